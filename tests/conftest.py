@@ -18,7 +18,7 @@ from support.lasting import close_failed_connections
 from support.seed import IS_FIXED
 
 for name in [name for name in os.environ if name.startswith("NATS_")]:
-    del os.environ[name]  # how a person's `nats` command connects is nothing to the tests
+    del os.environ[name]  # the tests must not use a person's `nats` contexts
 
 close_failed_connections()
 

@@ -78,7 +78,7 @@ def platform_with_worker(prefect_platform: Platform) -> Platform:
 def drained(platform_with_worker: Platform) -> Drained:
     """Dead letters, drained by a late run. They are new, so the marts are built too."""
     platform = platform_with_worker
-    with ThreadPoolExecutor(1) as other:  # where a browser is at work this one has a loop already
+    with ThreadPoolExecutor(1) as other:  # if a browser runs, this thread has a loop already
         other.submit(lambda: asyncio.run(_dead_letters(platform.settings))).result()
     run = until(lambda: _run_that_drained(platform, make_late(platform)), "the drain", 600)
     built = until(lambda: _by_automation(platform), "marts after a drain")["id"]

@@ -29,7 +29,7 @@ from sahool_dlq.stores.lake.lake import Lake
 
 EVERY_SECONDS = 20
 PER_SECOND = 20
-PATIENCE_SECONDS = 900  # for a machine that has other things to do
+PATIENCE_SECONDS = 900  # for a machine with other load
 
 
 class Services:

@@ -18,12 +18,12 @@ from sahool_dlq.embedded.worker import deploy
 from sahool_dlq.jobs.drain import migrate_all
 from sahool_dlq.settings import Settings, environment_of
 
-SECRET = "planted-9f2c7d1e"  # the password of the database: must be nowhere in Prefect
+SECRET = "planted-9f2c7d1e"  # the password of the database: must not appear anywhere in Prefect
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _LAST_WORDS = (
     "Finished in state",
     "Waiting for approval",
-)  # the run's own; tasks log the first too
+)  # of the run itself; tasks use the first too
 
 
 class Platform(NamedTuple):

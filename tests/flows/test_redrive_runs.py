@@ -25,11 +25,11 @@ def publish(platform: Platform, *letters: bytes) -> None:
             await connection.jetstream().publish("sahool.dlq.odd", letter)
         await connection.close()
 
-    with ThreadPoolExecutor(1) as other:  # where a browser is at work this one has a loop already
+    with ThreadPoolExecutor(1) as other:  # if a browser runs, this thread has a loop already
         other.submit(lambda: asyncio.run(send())).result()
 
 
-STOPS = "Stop{this}Error"  # as other languages name what has no name
+STOPS = "Stop{this}Error"  # as other languages name anonymous functions
 
 
 def odd(number: int, error: str, **changes: Any) -> bytes:
@@ -203,7 +203,7 @@ def test_groups_that_escalate_are_one_event_and_reported_once(
     runs = [
         r for r in platform.runs("alert") if (r["created_by"] or {}).get("type") == "AUTOMATION"
     ]
-    # The other was for the redrive that stopped itself.
+    # The other one was for the redrive that was stopped.
     assert len(runs) <= 2
 
 

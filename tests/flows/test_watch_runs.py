@@ -36,7 +36,7 @@ def after(*seconds: float) -> list[datetime]:
         ([], 0),  # no process was heard from: nothing is known
         (after(-60, -30, 0), 0),
         (after(10, 20, 30, 40), 40),
-        (after(40, 10, 30, 20), 40),  # in whatever order they come
+        (after(40, 10, 30, 20), 40),  # in any order
         (after(30, 60, 90, 120), 120),
         (after(10, 3_610), 40),  # an hour in which the server was away
         (after(10, 3_610, 3_620, 7_220), 80),
@@ -47,7 +47,7 @@ def test_silence_counts_while_others_are_heard(received: list[datetime], seconds
     assert heard_seconds(received, BEGAN) == seconds
 
 
-# Prefect allows no heartbeats that come faster than every 30 seconds, and a test has no such time.
+# Prefect allows heartbeats every 30 seconds at most, which is too slow for a test.
 QUICK = """
 import asyncio, time
 import prefect.flow_engine

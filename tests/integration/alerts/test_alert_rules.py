@@ -125,7 +125,7 @@ def test_what_was_drained_late_is_reported_and_what_a_wrong_clock_dates_is_over_
     ("samples", "value"),
     [
         (((6, 100, 90), (1, 105, 90)), 0.5655),  # five calls, no success: Wilson's lower bound
-        (((6, 100, 90), (1, 104, 90)), 0),  # four calls say nothing
+        (((6, 100, 90), (1, 104, 90)), 0),  # four calls are too few
         (((6, 100, 90), (1, 150, 91)), 0),  # one success
         (((6, 100, 90), (3, 140, 90), (1, 200, 90)), 0.963),
     ],
@@ -160,7 +160,7 @@ def stop(settings: Settings, waiting: int, least: int, service: str = "ndvi-serv
 
 def test_that_nothing_is_handled_any_more_is_no_end_of_failing(settings: Settings) -> None:
     add_totals(settings, "ndvi-service", (30, 100, 90), (6, 150, 90), (4, 153, 90))
-    assert one(settings, "service_failing").value == 0  # three calls say nothing
+    assert one(settings, "service_failing").value == 0  # three calls are too few
     stop(settings, 9, 9)
     unknown = one(settings, "service_failing")
     assert unknown.value is None
@@ -196,7 +196,7 @@ def test_without_totals_no_progress_is_failing_and_else_nothing_is_known(
     settings: Settings,
 ) -> None:
     add_failures(settings, 4, minutes_ago=0.5, stream="E", consumer="c")
-    assert one(settings, "service_failing").value == 0  # too few to say anything
+    assert one(settings, "service_failing").value == 0  # too few to decide
     add_failures(settings, 2, minutes_ago=0.5, stream="E", consumer="c")
     unknown = one(settings, "service_failing")
     assert unknown.value is None

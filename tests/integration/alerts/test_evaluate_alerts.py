@@ -77,7 +77,7 @@ async def test_what_an_alert_named_is_marked_through_the_log(
         settings = with_channels(settings, box.url)
         report = await evaluate_alerts(settings)
         assert report.marked == 3
-        await evaluate_alerts(settings)  # said again before the drain: it says nothing twice
+        await evaluate_alerts(settings)  # decided again before the drain: no second alert
     await drain_log(settings)
     marked = {row["event_id"] for row in failures(settings) if row["alert_sent"]}
     assert marked == {"event-0", "event-1", "event-2"}

@@ -83,7 +83,7 @@ def test_labels_are_bounded_whatever_the_services_are_called(settings: Settings)
     values = collected(settings)
     critical = {key[1][1]: v for key, v in values.items() if key[0] == "dlq_critical_failures"}
     assert len(critical) == MOST_LABELS + 1
-    assert critical["other"] == 9  # the greatest of those that lost their name
+    assert critical["other"] == 9  # the largest of those grouped as `other`
     assert critical["s038"] == 39
 
 

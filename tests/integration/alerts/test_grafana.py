@@ -43,7 +43,7 @@ boards, build, panels, preview = (
 BOARDS = {p.stem: json.loads(p.read_text()) for p in PROVISIONING.glob("dashboards/*.json")}
 RULES = json.loads((PROVISIONING / "alerting/dlq-rules.json").read_text())["groups"][0]["rules"]
 PANELS = [(uid, panel) for uid, board in sorted(BOARDS.items()) for panel in board["panels"]]
-# Of a history this small and this quiet, these find nothing, and rightly so.
+# In a history this small and quiet, these rightly find nothing.
 MAY_BE_EMPTY = {"Over-represented values", "Unreadable messages", "Hour of the week"}
 
 

@@ -75,7 +75,7 @@ async def test_an_alert_is_one_incident_from_its_beginning_to_its_end(
     assert len({hook["id"] for hook in box.hooks}) == 8
     assert len(box.alertmanager) == 2
     assert box.firing() == []
-    assert len(chat.messages) == 3  # fires, still fires, is over: no acknowledgement
+    assert len(chat.messages) == 3  # fires, still fires, is over: not acknowledged
 
 
 async def test_each_service_is_told_in_its_own_words(

@@ -43,7 +43,7 @@ async def test_it_fires_when_the_backlog_grows_and_ends_when_somebody_pulls(
     assert title not in (await at(settings, 8)).firing  # it may be starting
     assert title in (await at(settings, 14)).firing
     away = settings.model_copy(update={"nats_url": SecretStr("nats://127.0.0.1:1")})
-    assert title in (await at(away, 15)).firing  # who cannot look knows nothing
+    assert title in (await at(away, 15)).firing  # without the right to read, nothing is known
     service.error = None
     async with service.running():
         await seen(service, 5)
@@ -66,7 +66,7 @@ async def test_unanswered_events_of_a_silent_service_are_no_sign_of_life(
     in_hand = await js.pull_subscribe_bind("ndvi", settings.events_stream)
     await in_hand.fetch(1, timeout=20)  # as of a process that died just now
     await at(settings, 0)
-    assert stopped(settings) == []  # it said something in the last minutes
+    assert stopped(settings) == []  # it published totals in the last minutes
     assert (await preview_redrive(settings, TIMEOUTS)).reached.unreached == ()
     monkeypatch.setattr(observe, "_FRESH", timedelta(0))
     await at(settings, 1)
@@ -76,7 +76,7 @@ async def test_unanswered_events_of_a_silent_service_are_no_sign_of_life(
     assert [(each.reason, each.count) for each in shown.reached.unreached] == [(said, 1)]
     assert shown.expected_successes == 0
     service.error = None
-    async with service.running():  # the table is older than this: a look now decides
+    async with service.running():  # the table is older than this: the present state decides
         await publish(client, settings, 1)
         await seen(service, 1)
         assert (await preview_redrive(settings, TIMEOUTS)).reached.unreached == ()

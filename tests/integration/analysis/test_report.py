@@ -124,7 +124,7 @@ def test_what_it_can_not_know_is_reported(report: Report) -> None:
     told = dict(report.sections[-1].rows)
     assert "notification" in told["successes"]
     assert set(told) <= {"what was not drained", "successes", "some redrives", "damage on disk"}
-    assert "Postgres does not say" in told["damage on disk"]  # it is away
+    assert "Postgres does not say" in told["damage on disk"]  # it is down
 
 
 def test_what_verifications_found_is_shown(report: Report, settings: Settings) -> None:

@@ -95,7 +95,7 @@ async def test_one_value_is_changed_and_taken_back_and_the_audit_says_who_and_wh
     platform: Platform,
 ) -> None:
     before = await odd_consumer(platform, "billing")
-    if platform.client.connected_server_version.minor > 11:  # older ones know less themselves
+    if platform.client.connected_server_version.minor > 11:  # older servers report fewer fields
         assert {key: before[key] for key in ODD} == ODD | {"metadata": before["metadata"]}
     status, shown, _ = await dlq(platform, "adopt", "billing", "--proof", "--dry-run")
     assert (status, shown["changed"], shown["dry_run"]) == (0, True, True)
@@ -140,7 +140,7 @@ async def test_without_sampling_before_it_has_none_afterwards(platform: Platform
     assert (await raw(platform, "c"))["sample_freq"] == "100%"
     await adopt(platform.settings, f"{stream}/c", actor="me", reason="r", is_undo=True)
     after = await raw(platform, "c")
-    assert {**after, "name": "c"} == {**before, "name": "c"}  # which older servers add
+    assert {**after, "name": "c"} == {**before, "name": "c"}  # older servers add it
 
 
 async def test_a_consumer_gives_up_what_fails_and_that_is_taken_back(platform: Platform) -> None:

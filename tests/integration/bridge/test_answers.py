@@ -28,7 +28,7 @@ from support.platform_log import failures
 pytestmark = pytest.mark.xdist_group("answers")  # they share a NATS of their own
 
 RETENTIONS = [RetentionPolicy.LIMITS, RetentionPolicy.WORK_QUEUE, RetentionPolicy.INTEREST]
-TAKING = [RetentionPolicy.WORK_QUEUE, RetentionPolicy.INTEREST]  # an answer takes the event away
+TAKING = [RetentionPolicy.WORK_QUEUE, RetentionPolicy.INTEREST]  # an answer deletes the event
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ async def test_forty_values_each_handled_while_the_next_comes_are_no_failure(
             sub = await platform.js.pull_subscribe("", "c", stream="X")
         else:
             [msg] = await sub.fetch(1, timeout=10)
-        await platform.js.publish("x.a", b"%d" % number)  # while the one before is handled
+        await platform.js.publish("x.a", b"%d" % number)  # while the event before is handled
         await msg.ack_sync()
     counts, untold = await bridge_pending(platform.settings)
     assert (counts, untold) == ({"removed": 40}, [])
@@ -216,7 +216,9 @@ async def test_terminations_after_an_event_was_given_up_add_no_failure(
 async def test_a_repeated_termination_on_a_work_queue_is_one_failure(platform: Platform) -> None:
     settings = platform.settings
     log = await platform.js.stream_info(settings.dlq_stream)
-    log.config.duplicate_window = 0.1  # the server forgets: the failure's id alone must do
+    log.config.duplicate_window = (
+        0.1  # the server forgets it: only the failure's id prevents a duplicate
+    )
     await platform.js.update_stream(log.config)
     one, two = await hold(platform, {"retention": RetentionPolicy.WORK_QUEUE}, 2)
     for answered in (one, two):
@@ -327,7 +329,7 @@ async def test_success_is_not_inferred_from_an_event_that_left_unanswered(
         else:
             await platform.js.delete_msg("X", 1)
             await has_advisories(platform, "c", 1)
-        await bridge_pending(settings)  # so that its durable is there, and has nothing to do
+        await bridge_pending(settings)  # so that its durable consumer exists, without work
         end = end_of_foreign(platform.js, told, sent, place, mark, advisories, outcome)
         if is_acknowledged:
             assert await asyncio.wait_for(end, 20) == "inferred"

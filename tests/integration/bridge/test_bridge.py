@@ -101,7 +101,7 @@ async def test_a_terminated_and_an_exhausted_event_are_dead_letters_with_their_c
     event = await platform.js.get_msg(stream, 2)
     assert event.data == bad
     origin = (stream, 2, terminated["original_timestamp_ns"], "billing-v2")
-    assert str(rows[0]["id"]) == ids.failure_id(*origin)  # proven: it did not get one by place
+    assert str(rows[0]["id"]) == ids.failure_id(*origin)  # proved: it did not get one by position
     assert await bridge_pending(named) == ({}, [])
     assert len(await platform.letters()) == 2
 
@@ -269,7 +269,9 @@ async def test_a_bridge_that_dies_between_dead_letter_and_acknowledgement_adds_n
 ) -> None:
     settings = platform.settings
     info = await platform.js.stream_info(settings.dlq_stream)
-    info.config.duplicate_window = 0.1  # the server forgets: the failure's id alone must do
+    info.config.duplicate_window = (
+        0.1  # the server forgets it: only the failure's id prevents a duplicate
+    )
     await platform.js.update_stream(info.config)
     await platform.publish(*({"n": n} for n in range(20)))
     await platform.fail("c", dict.fromkeys(range(1, 21), b"+TERM no"))

@@ -260,7 +260,7 @@ async def test_acknowledgements_of_an_outage_are_heard_after_it(
             [msg] = await sub.fetch(1, timeout=20)
             await asyncio.to_thread(server.stop)
             await asyncio.to_thread(server.start)
-            other = await nats.connect(server.url)  # the redriver's own comes back later
+            other = await nats.connect(server.url)  # the redriver's message arrives later
             await other.publish(msg.reply, b"+ACK")
             await other.flush()
             await other.close()

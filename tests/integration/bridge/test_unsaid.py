@@ -55,13 +55,15 @@ async def test_events_given_up_before_anybody_listened_are_found_where_all_faile
     with monkeypatch.context() as older_server:  # its figures include deleted messages
         older_server.setattr("sahool_dlq.bridge.find_unadvised._EXACT_SINCE", (999, 0))
         assert await bridge_pending(settings) == ({}, [])
-    for _ in range(2):  # another bridge finds what the first has written, and adds nothing
+    for _ in range(2):  # another bridge finds the messages of the first, and adds none
         assert await bridge_pending(settings) == ({"found": 3}, [])
     letters = await platform.letters()
     assert [letter["original_data"] for letter in letters] == [{"n": 1}, {"n": 2}, {"n": 3}]
     for letter in letters:
         origin = (stream, letter["original_sequence"], letter["original_timestamp_ns"], "c")
-        assert letter["failure_id"] == ids.failure_id(*origin)  # an advisory would give the same
+        assert letter["failure_id"] == ids.failure_id(
+            *origin
+        )  # an advisory would give the same result
         assert letter["error_message"] == (
             "c gave up after 2 deliveries."
             " DETAIL: no advisory reported it; the counters of the consumer prove it."
@@ -105,7 +107,7 @@ async def test_among_handled_events_only_their_number_is_reported_and_less_what_
     await platform.fail("c", {5: b"+TERM"})
     assert await bridge_pending(settings) == ({"bridged": 2}, untold)
     await drain_log(settings)
-    await forget(platform)  # as their age does: now only the database knows of the fourth
+    await forget(platform)  # as an age limit does: now only the database has the fourth
     assert await bridge_pending(settings) == ({}, untold)
     await platform.js.delete_msg(stream, 2)
     assert await bridge_pending(settings) == ({}, [Untold(stream, "c", 1)])
@@ -195,7 +197,7 @@ async def test_no_look_takes_a_pin_from_a_client_or_keeps_one_for_a_dead_one(
     assert await bridge_pending(settings) == ({"bridged": 1}, [])
     assert await pinned() == pin
     deliveries: dict[bytes, int] = {}
-    for _ in range(3):  # it is alive, and gets what it would have got
+    for _ in range(3):  # it is alive, and receives its events
         async for msg in puller.pull(1):
             deliveries[msg.data] = delivery_of(msg).delivery_count
             if len(deliveries) == 1 and deliveries[msg.data] == 1:
@@ -203,7 +205,7 @@ async def test_no_look_takes_a_pin_from_a_client_or_keeps_one_for_a_dead_one(
         assert await bridge_pending(settings) == ({}, [])
         assert await pinned() == pin
     assert deliveries == {b'{"n": 2}': 2, b'{"n": 3}': 1}
-    # From here on it is dead; looks do not prolong its pin, and do not take it themselves.
+    # From here on it is dead; checks do not prolong its pin, and do not take it.
     await puller.close()
     began = time.monotonic()
     while await pinned() is not None:
@@ -270,7 +272,7 @@ async def test_what_a_purge_made_the_figures_forget_is_not_told_and_nothing_is_i
     await js.publish("x.bad", b"3")
     await platform.fail("c", {4: b"+ACK"} if how == "rollup" else {}, stream="X")
     assert await bridge_pending(settings) == ({"bridged": 1}, [])
-    await forget(platform)  # of two events that were given up the figures know one
+    await forget(platform)  # the figures show one of two events that were given up
     assert await bridge_pending(settings) == ({}, [Untold("X", "c", 1)] if exact else [])
     assert len(await platform.letters()) == 1
 

@@ -171,7 +171,7 @@ async def test_without_acknowledgements_sent_is_done(zoo: Zoo, retention: str) -
     await zoo.stream("S", retention=retention)
     await zoo.consumer("S", ack_policy="none")
     await zoo.publish("S.a")
-    assert len(await zoo.pull("S")) == 1  # and the service dies
+    assert len(await zoo.pull("S")) == 1  # then the service dies
     assert await zoo.pull("S") == []
     assert await zoo.messages("S") == (1 if retention == "limits" else 0)
     found = await zoo.found("ack-none", "S/c")
@@ -218,7 +218,7 @@ async def test_a_retry_outlasts_what_its_stream_keeps(zoo: Zoo) -> None:
     assert found.evidence == {"retry_seconds": 6, "max_age_seconds": 1}
     await zoo.publish("S.a")
     assert len(await zoo.pull("S")) == 1
-    assert await zoo.pull("S", seconds=4) == []  # its second attempt never comes
+    assert await zoo.pull("S", seconds=4) == []  # its second attempt does not happen
     assert await zoo.messages("S") == 0
 
 
@@ -236,7 +236,7 @@ async def test_limits_remove_what_a_consumer_never_got(zoo: Zoo) -> None:
     found = await zoo.found("removed-undelivered", "S/part")
     assert (found.severity, "removed up to 9 events" in found.sentence) == (MAY_LOSE, True)
     assert ("removed-undelivered", "S/none") not in await zoo.rules()
-    await zoo.consumer("S", "late", max_deliver=3)  # what was gone before, it does not miss
+    await zoo.consumer("S", "late", max_deliver=3)  # events deleted before are not missed
     assert ("removed-undelivered", "S/late") not in await zoo.rules()
     assert [msg.metadata.sequence.stream for msg in await zoo.pull("S", batch=4)] == [10, 11, 12]
 

@@ -110,7 +110,7 @@ async def test_a_full_disk_below_the_lake_is_reported_and_leaves_nothing_half_wr
         check_exact(platform, stored)
     assert refused[0] == 0
     assert 400 not in refused
-    assert {"dead_letters", "views.sql"} <= set(named)  # it ran full at different points
+    assert {"dead_letters", "views.sql"} <= set(named)  # it became full at different points
     assert (await verify_stores(platform)).findings == ()
 
 
@@ -178,7 +178,7 @@ async def test_a_full_disk_below_nats_loses_no_dead_letter(
             disk.leave(40 * KIB)
             may_fail.set()
             held, before = 0, -1
-            while not 0 < held == before:  # until nothing more gets in
+            while not 0 < held == before:  # until no message is accepted any more
                 await asyncio.sleep(1.5)
                 before = held
                 held = (await log.js.stream_info(log.names.dead_letters)).state.last_seq
@@ -192,5 +192,5 @@ async def test_a_full_disk_below_nats_loses_no_dead_letter(
     rows = in_lake(platform)
     assert set(rows["original_sequence"]) == set(range(1, 61))
     assert sorted(row["original_sequence"] for row in failures(platform)) == list(range(1, 61))
-    # Acknowledgements were lost with the disk: what was handled again is a repeat, and no case.
+    # Acknowledgements were lost with the disk: a second handling is a repeat, not a case.
     assert sum(row["seen_count"] for row in failures(platform)) == len(rows)

@@ -392,7 +392,7 @@ async def test_a_fresh_lake_is_filled_from_the_log(settings: Settings, client: C
     assert failures(settings)[:130] == rows
 
 
-# -- what cannot work says so in one sentence
+# -- errors in one sentence
 
 
 async def sentence(settings: Settings, **more: str) -> str:

@@ -178,7 +178,7 @@ async def test_kills_do_not_keep_a_drain_of_one_kind_of_message_from_progress(
     check_exact(settings, stored)
 
 
-# -- two at once, and one that sleeps
+# -- two at once, and a paused one
 
 
 async def test_two_drains_at_once_share_the_work(settings: Settings, client: Client) -> None:
@@ -294,7 +294,7 @@ async def test_a_drain_that_fills_only_the_lake_is_not_taken_for_stuck(
     check_exact(fresh, stored)
 
 
-# -- servers that go away
+# -- servers that stop
 
 
 @pytest.fixture

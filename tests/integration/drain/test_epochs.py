@@ -304,7 +304,9 @@ async def test_a_rewound_stream_is_a_new_epoch_from_where_it_differs(
     assert lake.filter(epoch=second.epoch)["dlq_sequence"].to_list() == sorted(fresh)
     bodies = [*kept.values(), *lost.values(), *fresh.values()]
     events = sorted(json.loads(body)["event_id"] for body in bodies)
-    assert sorted(lake["event_id"]) == events  # what the stream lost is kept, nothing twice
+    assert (
+        sorted(lake["event_id"]) == events
+    )  # what the stream lost is kept, nothing is stored twice
     rows = failures(settings)
     assert sorted(row["event_id"] for row in rows) == events
     assert {row["seen_count"] for row in rows} == {1}

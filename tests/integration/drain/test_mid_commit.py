@@ -52,7 +52,7 @@ async def test_a_commit_without_an_answer_is_neither_lost_nor_repeated(
     await drain_log(platform)
     stored |= await publish(client, platform, map(letter, range(40, 200)))
     with psycopg.connect(postgres.dsn, autocommit=True) as connection:
-        if is_done:  # it is durable here, and waits for a standby that does not exist
+        if is_done:  # it is durable here, and waits for a standby server that does not exist
             connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
             connection.execute("SELECT pg_reload_conf()")
         else:

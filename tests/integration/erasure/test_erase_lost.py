@@ -53,7 +53,7 @@ async def test_a_sink_that_lags_behind_takes_nothing_erased_from_the_other(
         with pytest.raises(InjectedError):
             await world.erase()
     js = client.jetstream()
-    for sequence in range(1, 23):  # so that one must come from the other
+    for sequence in range(1, 23):  # so that each store must be filled from the other
         with contextlib.suppress(ServerError):  # it is erased already
             await js.delete_msg(settings.dlq_stream, sequence)
     before = world.held()
@@ -69,7 +69,7 @@ async def test_a_lost_database_learns_from_the_lake_what_was_erased(
     world: World, migrated_dsn: str, client: Client
 ) -> None:
     settings = world.settings
-    with pytest.MonkeyPatch.context() as patched:  # NATS keeps it all
+    with pytest.MonkeyPatch.context() as patched:  # NATS keeps everything
         patched.setattr(steps, "erase_messages", keeps)
         assert (await world.erase()).left == "NATS keeps some of 11 messages (kept)"
     execute(settings, "DROP SCHEMA dlq CASCADE")

@@ -60,7 +60,7 @@ async def test_what_nats_does_not_permit_is_reported_and_a_rerun_completes_it(
         check_exact(world.settings, world.kept)
         assert (await preview(world.settings, "another")).is_empty
         if how == "deny_delete":
-            return  # until they age out
+            return  # until they reach their maximum age
         world.settings = open_
         assert (await world.erase()).left is None
         assert world.places(server) == set()

@@ -134,7 +134,7 @@ async def test_a_stream_that_keeps_nothing_is_not_used(log: Log) -> None:
         raise ValueError("no")
 
     await log.publish({})
-    for number in (1, 2):  # each call is another process's
+    for number in (1, 2):  # each call is made by another process
         async with running(config, fails):
             await seen(calls, number)
     await log.letters(1)
@@ -160,7 +160,7 @@ async def test_a_suspect_that_never_ends_leaves_the_places_to_others(log: Log) -
     dying = AttemptLog(config.subjects, log.names.events, "ndvi")
     await dying.open(log.client)
     begun = Counter[int]()
-    while min(begun[1], begun[2]) < 2:  # each delivery is called for, and its process dies
+    while min(begun[1], begun[2]) < 2:  # each delivery leads to a call, and its process dies
         [msg] = await taken.fetch(1, timeout=5)
         delivery = delivery_of(msg)
         if delivery.delivery_count > 1:

@@ -88,7 +88,7 @@ async def test_a_dead_letter_has_every_canonical_key(log: Log) -> None:
     letter = json.loads(stored.data)
     original = await log.js.get_msg(log.names.events, sequence)
     message_id = f"{letter['failure_id']}-{letter['first_attempt_at']}"
-    assert stored.headers == {"Nats-Msg-Id": message_id}  # no Nats-* of the original
+    assert stored.headers == {"Nats-Msg-Id": message_id}  # no Nats-* header of the original
     assert letter["original_headers"] == headers
     timestamp_ns = letter["original_timestamp_ns"]
     assert letter["failure_id"] == ids.failure_id(log.names.events, sequence, timestamp_ns, "ndvi")
@@ -213,7 +213,7 @@ class Deep(BaseException):
     [
         (UnspeakableError(), "UnspeakableError"),
         (Deep("below Exception"), "Deep"),
-        (asyncio.CancelledError(), "CancelledError"),  # of something that the handler awaited
+        (asyncio.CancelledError(), "CancelledError"),  # of a task that the handler awaited
         (ExceptionGroup("many", [ValueError("a"), OSError("b")]), "ExceptionGroup"),
         (ValueError("x" * 3_000_000), "ValueError"),
     ],

@@ -169,7 +169,7 @@ async def test_a_restart_of_the_server_delivers_no_event_again_that_is_being_han
         async with running(config, handler) as one, running(config, handler):
             await until(lambda: _is(calls.total, 8))
             assert await is_pulling(one)
-            await asyncio.sleep(0.5)  # the server has heard that they are in progress
+            await asyncio.sleep(0.5)  # the server knows that they are in progress
             await asyncio.to_thread(server.stop)
             await asyncio.to_thread(server.start)
             await asyncio.sleep(3)  # both pull again
@@ -233,7 +233,7 @@ async def test_an_event_that_another_process_handled_before_it_was_removed_is_no
         sequence = await log.publish({"n": 1})
         await until(lambda: _is(lambda: calls["failed"], 1))
         [subscription] = first._subscriptions
-        subscription._log_is_writable.clear()  # it takes nothing more, and remembers the event
+        subscription._log_is_writable.clear()  # it fetches nothing more, and keeps the event
         async with running(config, succeeds):
             await until(lambda: _is(lambda: calls["succeeded"], 1))
             await log.settled()

@@ -61,7 +61,7 @@ async def test_what_is_not_finished_is_given_back_and_never_dead_lettered(
     async with running(log.config(), calls):  # at once, not after ack_wait
         await seen(calls, 1, seconds=20)
         await log.settled()
-    assert calls[0].attempt == 0  # what was cut short has spent no retry
+    assert calls[0].attempt == 0  # an interrupted call uses no retry
 
 
 async def test_an_event_that_comes_while_closing_waits_for_no_ack_wait(log: Log) -> None:
@@ -166,4 +166,4 @@ async def test_totals_arrive(log: Log) -> None:
     counted = {key: total[key] for key in ("handled", "succeeded", "retried", "dead_lettered")}
     assert counted == {"handled": 3, "succeeded": 2, "retried": 0, "dead_lettered": 1}
     assert (total["service"], total["consumer"]) == ("ndvi-service", "ndvi")
-    assert (await last())["sequence"] > total["sequence"]  # close says the last word
+    assert (await last())["sequence"] > total["sequence"]  # close publishes the last totals

@@ -93,7 +93,7 @@ async def test_a_missing_dead_letter_stream_holds_the_letters_until_it_is_back(l
             await log.publish({"n": number})
         await asyncio.sleep(2)  # three times ack_wait
         assert len(calls) <= 1 + 2 * config.max_concurrency  # it stopped fetching
-        assert Counter(calls).most_common(1)[0][1] == 1  # and keeps what it holds
+        assert Counter(calls).most_common(1)[0][1] == 1  # and keeps its events
         await ensure_streams(log.js, log.names)
         letters = await log.letters(6)
         await log.settled()
@@ -311,7 +311,7 @@ async def test_a_connection_that_no_longer_reads_is_noticed(log: Log) -> None:
         assert reading is not None
         reading.cancel()
         await log.publish(b"2")
-        assert consumer.is_connected  # so it believes
+        assert consumer.is_connected  # as it believes
         await until(lambda: _contains(slow.finished, b"2"))
         await log.settled()
 

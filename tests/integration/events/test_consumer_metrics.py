@@ -58,7 +58,7 @@ async def test_prometheus_is_told_what_became_of_the_events(log: Log, scrape: Sc
         for body in ("good", "dead", "once", "hold"):
             await log.publish(body)
         await entered.wait()
-        await until(lambda: equals(log.pending(), (0, 1)))  # all but the one in hand
+        await until(lambda: equals(log.pending(), (0, 1)))  # all but the one that is being handled
         await until(lambda: _has(lambda: scrape(service), ack_pending=1, in_flight=1))
         during = scrape(service)
         finish.set()

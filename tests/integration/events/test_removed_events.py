@@ -85,7 +85,7 @@ async def test_what_another_process_took_is_forgotten_while_it_is_still_stored(l
         await log.publish({"n": 1})
         await seen(calls, 1)
         [subscription] = first._subscriptions
-        subscription._log_is_writable.clear()  # it takes nothing more, and remembers the event
+        subscription._log_is_writable.clear()  # it fetches nothing more, and keeps the event
         async with running(config, succeeds):
             await until(lambda: equals(_last(calls), "succeeded"))
             await log.settled()

@@ -103,7 +103,7 @@ WELL = [
     ({"max_deliver": -1, "durable_name": None}, {}, {}),  # of a client, for as long as it runs
     ({}, {}, {"max_age": 91 * S}),
     ({}, {"paused": False}, {}),
-    ({}, {"delivered": [199, 180]}, {}),  # too few to say anything
+    ({}, {"delivered": [199, 180]}, {}),  # too few to decide
     ({}, {"delivered": [300, 280]}, {}),
     ({}, {}, {"retention": "workqueue", "max_age": 3600 * S}),
     ({}, {"num_redelivered": 1, "num_ack_pending": 1}, {}),
