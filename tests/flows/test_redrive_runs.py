@@ -133,7 +133,7 @@ def acknowledging(platform: Platform, durable: str) -> Iterator[list[bytes]]:
 
 
 def test_a_replay_shows_its_plan_and_then_gives_the_events_to_the_consumer_again(
-    platform_with_worker: Platform,
+    platform_with_worker: Platform, drained: Drained
 ) -> None:
     platform = platform_with_worker
     given = {
