@@ -3,8 +3,8 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
@@ -89,37 +89,43 @@ def test_a_dry_run_shows_the_plan_and_touches_nothing(
     )
 
 
-REPLAYED = "sahool.actions.replayed"
+REPLAYED, REPLAYED_STREAM = "odd.replayed", "REPLAYED"
 
 
 @contextmanager
 def acknowledging(platform: Platform, durable: str) -> Iterator[list[bytes]]:
     """A consumer without the library that has two events and acknowledges whatever it gets."""
     got: list[bytes] = []
-    are_there, is_over = Event(), Event()
+    is_over = Event()
 
-    async def work() -> None:
+    async def work(are_there: Future[None]) -> None:
         connection = await nats.connect(platform.settings.nats_url.get_secret_value())
         js = connection.jetstream()
-        subscription = await js.pull_subscribe(REPLAYED, durable, stream="SAHOOL_EVENTS")
-        for number in range(2):
-            await js.publish(REPLAYED, b'{"number": %d}' % number)
-        while not is_over.is_set():
-            try:
-                messages = await subscription.fetch(2, timeout=0.5)
-            except TimeoutError:
-                continue
-            for message in messages:
-                await message.ack_sync()
-                got.append(message.data)
-            if len(got) >= 2:
-                are_there.set()
-        await connection.close()
+        try:
+            await js.add_stream(name=REPLAYED_STREAM, subjects=[REPLAYED])
+            subscription = await js.pull_subscribe(REPLAYED, durable, stream=REPLAYED_STREAM)
+            for number in range(2):
+                await js.publish(REPLAYED, b'{"number": %d}' % number)
+            while not is_over.is_set():
+                with suppress(TimeoutError):
+                    for message in await subscription.fetch(2, timeout=0.5):
+                        got.append(message.data)
+                        await message.ack_sync()
+                if len(got) == 2 and not are_there.done():
+                    are_there.set_result(None)
+            await js.delete_stream(REPLAYED_STREAM)
+        except Exception as error:
+            if are_there.done():
+                raise
+            are_there.set_exception(error)
+        finally:
+            await connection.close()
 
     with ThreadPoolExecutor(1) as other:
-        running = other.submit(lambda: asyncio.run(work()))
+        are_there = Future[None]()
+        running = other.submit(lambda: asyncio.run(work(are_there)))
         try:
-            assert are_there.wait(60)
+            are_there.result(60)
             yield got
         finally:
             is_over.set()
@@ -127,11 +133,11 @@ def acknowledging(platform: Platform, durable: str) -> Iterator[list[bytes]]:
 
 
 def test_a_replay_shows_its_plan_and_then_gives_the_events_to_the_consumer_again(
-    platform_with_worker: Platform,
+    platform_with_worker: Platform, drained: Drained
 ) -> None:
     platform = platform_with_worker
     given = {
-        "consumer": "replayed",
+        "consumer": f"{REPLAYED_STREAM}/replayed",
         "reason": "rounded",
         "your_name": "ann",
         "events": {"where": "data.number >= 0"},
@@ -139,7 +145,7 @@ def test_a_replay_shows_its_plan_and_then_gives_the_events_to_the_consumer_again
     with acknowledging(platform, "replayed") as got:
         started = platform.start("replay", plan_only=True, **given)
         run = platform.ended(started)
-        assert run["state"]["message"] == "Would publish 2 events for SAHOOL_EVENTS/replayed"
+        assert run["state"]["message"] == "Would publish 2 events for REPLAYED/replayed"
         assert f"- {REPLAYED}" in platform.artifacts(started)["redrive-plan"]["data"]
         assert len(got) == 2
         run = platform.ended(platform.start("replay", **given))
