@@ -68,6 +68,7 @@ def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -
             "consumers": group["consumers"],
             "failed in": group["versions"],
             "our frames": group["frames"],
+            "cause": group["cause_id"],
             "a redrive works": chance_in_words(group),
         }
     )
