@@ -68,9 +68,31 @@ def _show(
     open_count = sum(row["open_count"] > 0 for row in groups)
     console.print(f"[bold]{len(groups)} failure groups[/bold], {open_count} with open failures\n")
     print_groups(groups[:limit], trends, now)
+    _print_shared_causes(groups)
     if len(groups) > limit:
         console.print(f"[dim]{len(groups) - limit:,} more: --limit[/dim]")
     console.print(f"[dim]{BARS} Details: dlq show GROUP[/dim]")
+
+
+def shared_causes(groups: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The open groups by the cause that several of them share, most open failures first."""
+    by_cause: dict[str, list[Mapping[str, Any]]] = {}
+    for row in groups:
+        if row["open_count"] and row["cause_id"]:
+            by_cause.setdefault(row["cause_id"], []).append(row)
+    shared = {cause: rows for cause, rows in by_cause.items() if len(rows) > 1}
+    return dict(sorted(shared.items(), key=lambda item: (-_open_in(item[1]), item[0])))
+
+
+def _open_in(groups: Iterable[Mapping[str, Any]]) -> int:
+    return sum(row["open_count"] for row in groups)
+
+
+def _print_shared_causes(groups: Sequence[Mapping[str, Any]]) -> None:
+    for cause, rows in shared_causes(groups).items():
+        print_line(f"[bold]{len(rows)} groups share one cause[/bold], {_open_in(rows):,} open")
+        print_line(f"  dlq redrive --where \"cause_id = '{cause}'\" --dry-run")
+        console.print()
 
 
 def as_json(group: Mapping[str, Any], trend: Trend | None) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -
             "failed in": group["versions"],
             "resolved in": group["resolved_in_version"],
             "our frames": group["frames"],
+            "cause": group["cause_id"],
             "a redrive works": chance_in_words(group),
         }
     )

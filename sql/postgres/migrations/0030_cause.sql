@@ -11,57 +11,19 @@ COMMENT ON COLUMN failed_events.cause_id IS
 
 ALTER TABLE mart_failure_groups ADD COLUMN IF NOT EXISTS cause_id TEXT;
 
-CREATE OR REPLACE VIEW dlq.failures WITH (security_invoker = true) AS
-SELECT
-    f.id AS failure_id,
-    f.status,
-    floor(EXTRACT(EPOCH FROM now() - f.dlq_timestamp))::BIGINT AS age_seconds,
-    service(f)::VARCHAR(100) AS service,
-    regexp_replace(f.error_type, '^.*\.', '') AS error_class,
-    f.error_message AS message,
-    f.tenant_id,
-    f.event_type,
-    f.original_subject AS subject,
-    f.group_id,
-    f.consumer_name,
-    f.handler,
-    f.error_type,
-    f.retry_count,
-    f.opening - 1 AS reopened_count,
-    f.redrive_count,
-    f.dlq_timestamp AS opened_at,
-    COALESCE(f.resolved_at, f.discarded_at) AS closed_at,
-    CASE
-        WHEN f.status = 'discarded' THEN 'discarded'
-        WHEN f.status = 'resolved' THEN f.resolution_cause
-        ELSE 'open'
-    END AS cause,
-    f.dlq_reason,
-    f.first_attempt_at,
-    f.last_attempt_at,
-    f.root_failure_id,
-    f.event_id,
-    f.source_service,
-    f.original_stream,
-    f.original_sequence,
-    f.field_id,
-    f.farmer_id,
-    f.parent_id,
-    f.stack_trace,
-    f.original_data AS body,
-    f.original_headers AS headers,
-    f.parse_error,
-    f.published_at,
-    f.epoch,
-    f.dlq_sequence,
-    is_open(f) AS is_open,
-    f.created_at,
-    f.alert_sent,
-    f.resolution_notes,
-    f.consumer_version,
-    f.cause_id
-FROM failed_events AS f
-WHERE f.status <> 'superseded';
+-- The view as 0025 defines it, with one more column.
+DO $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = 'dlq.failures'::regclass AND attname = 'cause_id'
+    ) THEN
+        EXECUTE 'CREATE OR REPLACE VIEW dlq.failures WITH (security_invoker = true) AS '
+            || regexp_replace(
+                pg_get_viewdef('dlq.failures'::regclass), E'\n +FROM ', E',\n    f.cause_id\\&'
+            );
+    END IF;
+END $$;
 
 INSERT INTO schema_migrations (name) VALUES ('0030_cause') ON CONFLICT DO NOTHING;
 

@@ -132,6 +132,13 @@ def test_errors_of_the_interpreter_are_told_by_the_librarys_function_too():
     assert last(one) != last(one.replace("in read", "in write"))
 
 
+def test_a_librarys_own_type_tells_a_short_message():
+    one = block("aiohttp.client_exceptions.ServerDisconnectedError: Server disconnected",
+                "/app/a.py:f", f"{SITE}aiohttp/streams.py:read")  # fmt: skip
+    old = one.replace(": Server disconnected", "").replace("in read", "in _wait")
+    assert last(one) == last(old) != last(old.replace("Disconnected", "Shut"))
+
+
 def test_without_a_library_it_is_our_nearest_function_type_and_template():
     one = block("ValueError: no zone 7", "/app/main.py:run", "/app/zones.py:find")
     same = block("ValueError: no zone 8", "/x/y/other.py:call", "/src/zones.py:find")

@@ -12,6 +12,7 @@ raised while our code handled another failure is a new failure, unless our code 
 library raised, the function of our code that is nearest to the root cause stands for it.
 """
 
+import builtins
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -74,6 +75,7 @@ _MESSAGE_ENDS = re.compile(
     r"|Traceback \(most|at |\.\.\. [0-9]|Caused by:|Suppressed:|---|from )|[ \n]---> |\n *\[cause\]"
 )
 _IN_TREE = re.compile(r"(?m)^ *\|(?: \|)* ?")  # before each line of an exception group
+_AFTER_NAME = re.compile(r"(?: \(0x[0-9A-Fa-f]+\)| \[[A-Z_0-9]+\])?(?::|(?=[ \t\r]*(?:\n|$)))")
 _NAME_BEGINS = ("Caused by: ", "---> ", "[cause]: ")
 
 
@@ -199,14 +201,12 @@ def message_in(trace: str, name: str) -> str:
     at = trace.find(name)
     while at >= 0:
         line = trace[trace.rfind("\n", 0, at) + 1 : at]
-        start = at + len(name)
-        if not line.strip(INDENT) or line.endswith(_NAME_BEGINS):
-            rest = trace[start : start + 2]
-            if not rest.strip() or rest[0] == ":":
-                end = _MESSAGE_ENDS.search(trace, start)
-                text = trace[start : end.start() if end else len(trace)]
-                return _IN_TREE.sub("", text.removeprefix(":")).strip()
-        at = trace.find(name, start)
+        is_name = not line.strip(INDENT) or line.endswith(_NAME_BEGINS)
+        if is_name and (after := _AFTER_NAME.match(trace, at + len(name))):
+            end = _MESSAGE_ENDS.search(trace, after.end())
+            text = trace[after.end() : end.start() if end else len(trace)]
+            return _IN_TREE.sub("", text).strip()
+        at = trace.find(name, at + len(name))
     return ""
 
 
@@ -225,12 +225,14 @@ def parts_of(cause: Cause, error_class: str, text: str) -> Iterator[str]:
         yield from ("library", library, condition)
         return
     text = _POINTED.sub(r"\1", PLACEHOLDER.sub("<>", text))
-    is_telling = len(_WORD.findall(text)) >= _TELLING_WORDS
-    if kind in _BY_INTERPRETER or not is_telling:
-        text = "" if kind.endswith(("Timeout", "TimeoutError")) else text  # it says no more
-        yield from ("library", library, kind, place, text)
-    else:
-        yield from ("library", library, text)
+    yield from ("library", library)
+    if kind not in _BY_INTERPRETER and len(_WORD.findall(text)) >= _TELLING_WORDS:
+        yield text
+        return
+    if not hasattr(builtins, kind):  # the library's own type
+        place = ""
+    said = text.replace(" ", "").lower()  # "Server disconnected" of ServerDisconnectedError
+    yield from (kind, place, "" if "Timeout" in kind or said in kind.lower() else text)
 
 
 def _condition(text: str) -> str:
