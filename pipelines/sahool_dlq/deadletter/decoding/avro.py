@@ -55,7 +55,7 @@ class AvroSchema:
     def read(self, data: bytes) -> Any:
         """The value in these bytes; raises what fastavro raises."""
         file = BytesIO(data)
-        # fastavro's compiled reader overflows the stack on a value that is nested deeply.
+        # For such schemas fastavro's compiled reader may end the process instead of raising.
         reader = library("fastavro._read_py" if self._is_recursive else "fastavro")
         value = reader.schemaless_reader(file, self.parsed, None)
         if rest := len(file.read()):
