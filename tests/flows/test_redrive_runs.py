@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import nats
 import pytest
 from prefect_api import Drained, Platform, letter_of, until
+
+from sahool_dlq.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
 
 pytestmark = pytest.mark.xdist_group("prefect")  # one Prefect server is enough
 
@@ -93,33 +95,35 @@ REPLAYED, REPLAYED_STREAM = "odd.replayed", "REPLAYED"
 
 
 @contextmanager
-def acknowledging(platform: Platform, durable: str) -> Iterator[list[bytes]]:
-    """A consumer without the library that has two events and acknowledges whatever it gets."""
+def handling(platform: Platform) -> Iterator[list[bytes]]:
+    """A service that has handled two events, on a stream of its own; what it was given."""
     got: list[bytes] = []
-    is_over = Event()
+    is_over, url = Event(), platform.settings.nats_url.get_secret_value()
+
+    async def handle(context: ConsumerContext) -> ProcessingResult:
+        got.append(context.data)
+        return ProcessingResult.SUCCESS
 
     async def work(are_there: Future[None]) -> None:
-        connection = await nats.connect(platform.settings.nats_url.get_secret_value())
+        connection = await nats.connect(url)
         js = connection.jetstream()
-        try:
-            await js.add_stream(name=REPLAYED_STREAM, subjects=[REPLAYED])
-            subscription = await js.pull_subscribe(REPLAYED, durable, stream=REPLAYED_STREAM)
-            for number in range(2):
-                await js.publish(REPLAYED, b'{"number": %d}' % number)
-            while not is_over.is_set():
-                with suppress(TimeoutError):
-                    for message in await subscription.fetch(2, timeout=0.5):
-                        got.append(message.data)
-                        await message.ack_sync()
-                if len(got) == 2 and not are_there.done():
-                    are_there.set_result(None)
-            await js.delete_stream(REPLAYED_STREAM)
-        except Exception as error:
-            if are_there.done():
-                raise
-            are_there.set_exception(error)
-        finally:
-            await connection.close()
+        await js.add_stream(name=REPLAYED_STREAM, subjects=[REPLAYED])
+        config = NATSConsumerConfig(
+            servers=[url], name="replayed", consumer_name="replayed", stream_name=REPLAYED_STREAM
+        )
+        consumer = NATSConsumer(config)
+        assert await consumer.connect()
+        await consumer.subscribe(handle, REPLAYED)
+        consumer.start_in_background()
+        for number in range(2):
+            await js.publish(REPLAYED, b'{"number": %d}' % number)
+        while not is_over.is_set():
+            await asyncio.sleep(0.05)
+            if len(got) == 2 and not are_there.done():
+                are_there.set_result(None)
+        await consumer.close()
+        await js.delete_stream(REPLAYED_STREAM)
+        await connection.close()
 
     with ThreadPoolExecutor(1) as other:
         are_there = Future[None]()
@@ -142,7 +146,7 @@ def test_a_replay_shows_its_plan_and_then_gives_the_events_to_the_consumer_again
         "your_name": "ann",
         "events": {"where": "data.number >= 0"},
     }
-    with acknowledging(platform, "replayed") as got:
+    with handling(platform) as got:
         started = platform.start("replay", plan_only=True, **given)
         run = platform.ended(started)
         assert run["state"]["message"] == "Would publish 2 events for REPLAYED/replayed"
