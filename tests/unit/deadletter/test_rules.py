@@ -177,7 +177,10 @@ def test_fingerprint_prints_a_group_a_line_and_names_bad_lines(tmp_path: Path):
     done = CliRunner().invoke(command, [str(file)])
     assert done.exit_code == 1
     first, last = lines(done.stdout)
-    keys = ["line", "group_id", "parent_id", "type", "template", "language", "chain", "frames"]
+    keys = [
+        *("line", "group_id", "parent_id", "cause_id", "type", "template", "language", "chain"),
+        "frames",
+    ]
     assert list(first) == keys
     assert (first["language"], first["chain"]) == ("python", ["ValueError"])
     assert (last["language"], last["chain"]) == (None, [])
