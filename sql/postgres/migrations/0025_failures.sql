@@ -1,6 +1,7 @@
 -- Which service failed, whether a failure is open, whether a redrive succeeded: each is defined only
 -- here. The view failures has the same columns as the lake's view of that name, from the current
--- rows. Failures that were drained before have no consumer_version here; the lake has it. Idempotent.
+-- rows. Failures that were drained before have no consumer_version here (the lake has it), and no
+-- cause_id until `dlq regroup`. Idempotent.
 --
 -- service and is_open are functions of a row. A stored generated column would rewrite the table, and
 -- servers before PostgreSQL 18 have no other kind. The planner inlines the functions, so is_open(f)
@@ -13,6 +14,9 @@ SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS consumer_version VARCHAR(100);
 COMMENT ON COLUMN failed_events.consumer_version IS
     'release of the consumer that failed, from the consumer; null where unknown';
+ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS cause_id VARCHAR(16);
+COMMENT ON COLUMN failed_events.cause_id IS
+    'fingerprint of what a library raised, whoever called it; null before dlq regroup';
 
 CREATE OR REPLACE FUNCTION dlq.service(f dlq.failed_events) RETURNS VARCHAR
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -26,9 +30,7 @@ RETURN f.status IN ('pending', 'retried', 'parked');
 COMMENT ON FUNCTION is_open(failed_events) IS
     'Whether a failure is open: not resolved, not discarded, not superseded.';
 
--- A later migration adds columns, which OR REPLACE could not take away when the files run again.
-DROP VIEW IF EXISTS dlq.failures;
-CREATE VIEW dlq.failures WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW dlq.failures WITH (security_invoker = true) AS
 SELECT
     f.id AS failure_id,
     f.status,
@@ -72,6 +74,7 @@ SELECT
     f.published_at,
     f.epoch,
     f.dlq_sequence,
+    f.cause_id,
     is_open(f) AS is_open,
     f.created_at,
     f.alert_sent,
