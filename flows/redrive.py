@@ -11,14 +11,12 @@ from prefect import State, flow
 
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.drain.run import DrainReport
+from sahool_dlq.jobs.batches import approve, reject, show_batch
 from sahool_dlq.jobs.redrive import (
-    approve,
     known_group,
     plan_redrive,
     preview_redrive,
-    reject,
     run_redrive,
-    show_batch,
 )
 from sahool_dlq.jobs.replay import plan_replay, preview_replay
 from sahool_dlq.jobs.schedule import redrive_scheduled

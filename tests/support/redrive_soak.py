@@ -28,8 +28,9 @@ from pydantic import SecretStr
 from sahool_dlq.embedded import NatsServer, PostgresServer
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.jetstream.streams import ensure_streams
+from sahool_dlq.jobs.batches import list_batches, reject, resume
 from sahool_dlq.jobs.drain import drain_log
-from sahool_dlq.jobs.redrive import list_batches, redrive, reject, resume
+from sahool_dlq.jobs.redrive import redrive
 from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.redrive.batches import unfinished_batches
 from sahool_dlq.redrive.choose.selection import Selection
@@ -87,7 +88,7 @@ class RedriveSoak:
         self._chance = random.Random(self.seed)
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(
-            ["sahool_dlq.jobs.decisions", "sahool_dlq.jobs.redrive"]
+            ["sahool_dlq.jobs.batches", "sahool_dlq.jobs.decisions", "sahool_dlq.jobs.redrive"]
         )
         self._services = [
             Service("ndvi", "analysis.*", 0),

@@ -12,7 +12,7 @@ from sahool_dlq.deadletter.ids import consumer_address
 from sahool_dlq.deadletter.record import DeadLetter
 from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.jetstream.reader import LogReader
-from sahool_dlq.jobs.redrive import list_batches
+from sahool_dlq.jobs.batches import list_batches
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.sql import connect

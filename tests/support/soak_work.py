@@ -13,17 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from sahool_dlq.errors import DLQError
+from sahool_dlq.jobs.batches import approve, cancel, list_batches, pause, reject, resume
 from sahool_dlq.jobs.decisions import decide
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.redrive import (
-    approve,
-    cancel,
-    list_batches,
-    pause,
     plan_redrive,
     redrive,
-    reject,
-    resume,
     run_redrive,
     transient_selection,
 )

@@ -8,8 +8,16 @@ import click
 from sahool_dlq.cli.output import cell, console, print_table, safe
 from sahool_dlq.cli.redrive import carried_out
 from sahool_dlq.cli.verb import BY, Answer, verb
+from sahool_dlq.jobs.batches import (
+    approve,
+    cancel,
+    list_batches,
+    pause,
+    reject,
+    resume,
+    show_batch,
+)
 from sahool_dlq.jobs.decisions import audit_trail
-from sahool_dlq.jobs.redrive import approve, cancel, list_batches, pause, reject, resume, show_batch
 from sahool_dlq.redrive.batches import Batch
 from sahool_dlq.settings import Settings
 

@@ -16,15 +16,11 @@ from sahool_dlq.cli.plan import LIMIT_REACHED, print_plan, print_report, unreach
 from sahool_dlq.cli.selecting import is_agreed, selecting
 from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
 from sahool_dlq.errors import RedriveError
+from sahool_dlq.jobs.batches import approve, cancel, list_batches, pause, show_batch
 from sahool_dlq.jobs.redrive import (
-    approve,
-    cancel,
-    list_batches,
-    pause,
     plan_redrive,
     preview_redrive,
     run_redrive,
-    show_batch,
     transient_selection,
 )
 from sahool_dlq.redrive.batches import ENDED, Batch

@@ -1,9 +1,9 @@
 """The complete jobs of a redrive: a flow, a verb of `dlq` or a notebook calls them.
 
 A redrive has steps, and each may be the last of a run: `preview_redrive` (changes nothing),
-`plan_redrive` (stores a batch), for a large batch `approve` or `reject`, `run_redrive`; meanwhile
-`pause`, `resume`, `cancel`. `redrive` does all of them for callers that need no approval. Jobs
-drain before, to see the current state, and after, so that their effect is visible when they return.
+`plan_redrive` (stores a batch), `run_redrive`. Between them a person may approve, pause or cancel
+the batch (`jobs.batches`). `redrive` does all of them for callers that need no approval. Jobs drain
+before, to see the current state, and after, so that their effect is visible when they return.
 Their parts are named steps, which a caller may show (`redrive.steps`).
 """
 
@@ -25,14 +25,7 @@ from sahool_dlq.deadletter.replays import ReplayedEvent
 from sahool_dlq.errors import QueryError, RedriveError, UnknownNameError
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query
-from sahool_dlq.redrive.batches import (
-    Batch,
-    BatchState,
-    batches,
-    find_batch,
-    move,
-    unfinished_batches,
-)
+from sahool_dlq.redrive.batches import Batch, find_batch, unfinished_batches
 from sahool_dlq.redrive.choose.backtest import BacktestReport, Outcome, backtest
 from sahool_dlq.redrive.choose.plan import Order, Plan, freeze, plan
 from sahool_dlq.redrive.choose.policy import Cell, Policy
@@ -186,44 +179,6 @@ async def redrive(
     return report
 
 
-def approve(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
-    """Let a batch that waits for approval run; `run_redrive`, or the next redrive, executes it."""
-    return _move(settings, batch_id, "awaiting_approval", "running", by, reason)
-
-
-def reject(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
-    """Cancel a batch that waits for approval."""
-    return _move(settings, batch_id, "awaiting_approval", "cancelled", by, reason)
-
-
-def pause(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
-    """Publish nothing more of a batch; published redrives are followed to their outcome."""
-    return _move(settings, batch_id, "running", "paused", by, reason)
-
-
-def resume(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
-    """Let a paused batch run; `run_redrive`, or the next redrive, continues it.
-
-    This is also possible for a batch that a killed run has left `planned` or `running`; its state
-    does not change.
-    """
-    batch = show_batch(settings, batch_id)
-    if batch.state in ("planned", "running"):
-        return batch
-    return _move(settings, batch_id, "paused", "running", by, reason)
-
-
-def cancel(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
-    """End a batch; its unpublished failures stay pending."""
-    return _move(settings, batch_id, None, "cancelled", by, reason)
-
-
-def list_batches(settings: Settings, limit: int = 20) -> list[Batch]:
-    """The latest batches, those that have not ended first."""
-    with open_postgres(settings) as connection:
-        return batches(connection, limit)
-
-
 def known_group(settings: Settings, prefix: str) -> str:
     """The id of the group that begins with this; raises UnknownNameError for none, QueryError for
     several.
@@ -241,12 +196,6 @@ def known_group(settings: Settings, prefix: str) -> str:
     if len(found) > 1:
         raise QueryError(f"Several groups begin with {prefix!r}: {', '.join(found)}.")
     return found[0]
-
-
-def show_batch(settings: Settings, batch_id: str) -> Batch:
-    """A batch, by the first digits of its id."""
-    with open_postgres(settings) as connection:
-        return find_batch(connection, batch_id)
 
 
 def transient_selection(settings: Settings) -> Selection:
@@ -385,23 +334,6 @@ async def _run(
     # Otherwise failures of consumers without our library would not be noticed.
     async with bridging(settings) if foreign is not None else nullcontext():
         return await run_batch(settings, lock, batch_id, progress, step)
-
-
-def _move(
-    settings: Settings,
-    batch_id: str,
-    since: str | None,
-    to: BatchState,
-    by: str,
-    reason: str | None,
-) -> Batch:
-    by, reason = settings.masked(by), reason and settings.masked(reason)
-    with open_postgres(settings) as connection:
-        batch = find_batch(connection, batch_id)
-        if since is not None and batch.state != since:
-            raise RedriveError(f"The batch {batch.id} is {batch.state}, not {since}.")
-        move(connection, batch.id, to, actor=by, reason=reason)
-        return find_batch(connection, batch.id)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The complete jobs of a replay: a flow, a verb of `dlq` or a notebook calls them.
 
 A replay publishes events again that did not fail, for one consumer. Its batch is like that of a
-redrive: `jobs.redrive` approves, runs, pauses, resumes and cancels it.
+redrive: `jobs.redrive` runs it, `jobs.batches` approves, pauses, resumes and cancels it.
 """
 
 from collections.abc import Callable

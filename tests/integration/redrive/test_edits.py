@@ -7,9 +7,10 @@ import pytest
 from nats.aio.client import Client
 
 from sahool_dlq.errors import RedriveError
+from sahool_dlq.jobs.batches import show_batch
 from sahool_dlq.jobs.decisions import audit_trail
 from sahool_dlq.jobs.drain import drain_log
-from sahool_dlq.jobs.redrive import plan_redrive, preview_redrive, run_redrive, show_batch
+from sahool_dlq.jobs.redrive import plan_redrive, preview_redrive, run_redrive
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.edit import Edit
 from sahool_dlq.redrive.edit_preview import ChangeCount

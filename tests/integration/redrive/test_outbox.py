@@ -12,16 +12,10 @@ from nats.aio.client import Client
 
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.events import ConsumerContext, ProcessingResult, outbox
+from sahool_dlq.jobs.batches import list_batches, pause, resume, show_batch
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query as query_lake
-from sahool_dlq.jobs.redrive import (
-    list_batches,
-    pause,
-    plan_redrive,
-    resume,
-    run_redrive,
-    show_batch,
-)
+from sahool_dlq.jobs.redrive import plan_redrive, run_redrive
 from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.redrive.batches import finish, move
 from sahool_dlq.redrive.choose.plan import Order

@@ -11,21 +11,23 @@ from nats.aio.client import Client
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.errors import DLQError, RedriveError
 from sahool_dlq.events import ConsumerContext
+from sahool_dlq.jobs.batches import (
+    approve,
+    cancel,
+    list_batches,
+    pause,
+    reject,
+    resume,
+    show_batch,
+)
 from sahool_dlq.jobs.decisions import audit_trail, decide
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.redrive import (
-    approve,
     backtest_policy,
-    cancel,
-    list_batches,
-    pause,
     plan_redrive,
     preview_redrive,
-    reject,
-    resume,
     run_redrive,
-    show_batch,
 )
 from sahool_dlq.redrive.batches import ENDED, TRANSITIONS, Batch, move
 from sahool_dlq.redrive.choose.plan import Order

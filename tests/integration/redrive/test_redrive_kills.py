@@ -10,15 +10,9 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from sahool_dlq.jobs.batches import cancel, list_batches, resume, show_batch
 from sahool_dlq.jobs.drain import drain_log
-from sahool_dlq.jobs.redrive import (
-    cancel,
-    list_batches,
-    plan_redrive,
-    resume,
-    run_redrive,
-    show_batch,
-)
+from sahool_dlq.jobs.redrive import plan_redrive, run_redrive
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.publish import ramp as redrive_run
 from sahool_dlq.redrive.publish.outbox import Outbox

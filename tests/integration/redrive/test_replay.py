@@ -18,11 +18,12 @@ from sahool_dlq.cli import _command
 from sahool_dlq.errors import RedriveError, UnknownNameError
 from sahool_dlq.events import ConsumerContext, ProcessingResult
 from sahool_dlq.jetstream.stored import stored_message
+from sahool_dlq.jobs.batches import approve, pause, resume
 from sahool_dlq.jobs.case_history import case_history
 from sahool_dlq.jobs.decisions import audit_trail, decide
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query
-from sahool_dlq.jobs.redrive import approve, pause, resume, run_redrive
+from sahool_dlq.jobs.redrive import run_redrive
 from sahool_dlq.jobs.replay import plan_replay, preview_replay
 from sahool_dlq.redrive.batches import Batch
 from sahool_dlq.redrive.choose.plan import Order

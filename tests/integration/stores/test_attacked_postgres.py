@@ -15,10 +15,11 @@ from psycopg.errors import InsufficientPrivilege
 
 from sahool_dlq.analysis.marts.build import SUMMARIES
 from sahool_dlq.errors import FencedError
+from sahool_dlq.jobs.batches import cancel
 from sahool_dlq.jobs.decisions import audit_trail, decide
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.marts import build_all_marts, compute_marts
-from sahool_dlq.jobs.redrive import cancel, plan_redrive
+from sahool_dlq.jobs.redrive import plan_redrive
 from sahool_dlq.jobs.upkeep import erase_tenant
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection

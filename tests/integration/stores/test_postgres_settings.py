@@ -19,10 +19,11 @@ from pydantic import SecretStr
 from sahool_dlq.alerts.evaluate import evaluate_alerts
 from sahool_dlq.alerts.exporter import DLQCollector
 from sahool_dlq.embedded import PostgresServer
+from sahool_dlq.jobs.batches import list_batches
 from sahool_dlq.jobs.decisions import audit_trail, decide
 from sahool_dlq.jobs.drain import drain_log, migrate_all
 from sahool_dlq.jobs.marts import build_all_marts
-from sahool_dlq.jobs.redrive import explain_policy, list_batches, preview_redrive
+from sahool_dlq.jobs.redrive import explain_policy, preview_redrive
 from sahool_dlq.jobs.status import platform_status
 from sahool_dlq.jobs.upkeep import erase_tenant, regroup_history, verify_stores
 from sahool_dlq.redrive.choose.selection import Selection
