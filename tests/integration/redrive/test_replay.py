@@ -214,7 +214,6 @@ async def test_failures_are_left_to_redrives_and_to_the_people_who_closed_them(
         (ReplaySelection("ndvi", subject="*.analysis.lai"), set()),
         (ReplaySelection("ndvi", until=datetime(2026, 1, 1, tzinfo=UTC)), set()),
     ],
-    ids=str,
 )
 async def test_only_the_selected_events_are_planned(
     settings: Settings, client: Client, selection: ReplaySelection, expected: set[str]

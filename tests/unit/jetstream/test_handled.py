@@ -42,7 +42,6 @@ def event(sequence: int, headers: dict[str, str] | None = None) -> StoredMessage
             7,
         ),
     ],
-    ids=str,
 )
 def test_a_consumer_had_the_events_since_its_start(config: dict[str, Any], first: int) -> None:
     info = consumer(**config)

@@ -123,7 +123,6 @@ def test_the_log_says_which_event_was_replayed_also_in_its_redacted_copy() -> No
         {"consumer": None},
         {"attempt": None},
     ],
-    ids=str,
 )
 def test_a_message_without_the_event_announces_no_replay(changes: dict[str, Any]) -> None:
     assert replayed_event(announced(**changes)) is None
