@@ -149,9 +149,9 @@ async def test_an_edit_is_encoded_in_the_format_of_the_event(
         await fail_on(ruled, client, sent)
         await drain_log(ruled)
         shown = await preview_redrive(ruled, Selection(service="ndvi"), patch=PATCH)
-        assert {edit.refused for edit in shown.edits} == {None}
-        for edit in shown.edits:
-            assert edit.changes == [("note", '"private"', '"mended"')]
+        assert shown.edits is not None
+        assert (shown.edits.refused, shown.edits.unread) == ({}, 0)
+        assert shown.edits.changes == [("note", '"private"', '"mended"', len(sent))]
         service.error = None
         service.seen.clear()
         report = await redrive(
