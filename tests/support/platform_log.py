@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,22 +69,27 @@ async def publish(
 def publish_raw(
     settings: Settings, subject: bytes, headers: bytes | None, body: bytes, count: int = 1
 ) -> None:
-    """Publish bytes that no client library would send; returns when the server has them."""
+    """Publish bytes that no client library would send; returns when a stream has them."""
     where = urlsplit(settings.nats_url.get_secret_value())
-    with socket.create_connection((where.hostname or "", where.port or 0), timeout=10) as wire:
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=20) as wire:
         lines = wire.makefile("rb")
         assert lines.readline().startswith(b"INFO")
+        inbox = b"_INBOX." + uuid.uuid4().hex.encode()
         whole = (headers or b"") + body
         if headers is None:
-            message = b"PUB %b %d\r\n%b\r\n" % (subject, len(whole), whole)
+            message = b"PUB %b %b %d\r\n%b\r\n" % (subject, inbox, len(whole), whole)
         else:
-            message = b"HPUB %b %d %d\r\n%b\r\n" % (subject, len(headers), len(whole), whole)
-        wire.sendall(b'CONNECT {"headers":true,"verbose":false}\r\n' + message * count)
-        wire.sendall(b"PING\r\n")
-        answer = lines.readline()
-        while answer.startswith((b"INFO", b"PING")):
-            answer = lines.readline()
-        assert answer == b"PONG\r\n", answer
+            sizes = b"%d %d" % (len(headers), len(whole))
+            message = b"HPUB %b %b %b\r\n%b\r\n" % (subject, inbox, sizes, whole)
+        wire.sendall(b'CONNECT {"headers":true,"verbose":false}\r\nSUB %b 1\r\n' % inbox)
+        wire.sendall(message * count)
+        while count:
+            line = lines.readline()
+            if line.startswith(b"MSG "):  # the stream's acknowledgement
+                lines.read(int(line.split()[-1]) + 2)
+                count -= 1
+            else:
+                assert line.startswith((b"INFO", b"PING")), line
 
 
 async def last_sequence(client: Client, settings: Settings) -> int:

@@ -8,6 +8,7 @@ import pytest
 
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.events import NATSConfig, NATSPublisher
+from sahool_dlq.jetstream.permissions import check_heard
 from sahool_dlq.jetstream.streams import ensure_streams
 from support.consumer_log import Log, new_prefix
 
@@ -29,7 +30,7 @@ async def publisher(log: Log) -> AsyncIterator[NATSPublisher]:
 async def test_true_once_the_server_has_it(log: Log, publisher: NATSPublisher) -> None:
     subject = f"{log.prefix}.analysis.ndvi"
     subscription = await log.client.subscribe(subject)
-    await log.client.flush()
+    await check_heard(log.client, subject)
     assert await publisher.publish(subject, b"{}", {"name": "Gänse"})
     msg = await subscription.next_msg(timeout=30)
     assert (msg.data, msg.headers) == (b"{}", {"name": "Gänse"})

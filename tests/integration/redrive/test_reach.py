@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,6 +41,18 @@ from support.redriving import (
     redrive_timeouts,
     rows,
 )
+from support.servers import nats as nats_of_tests
+
+pytestmark = pytest.mark.xdist_group("reach")  # they have a NATS of their own
+
+
+@pytest.fixture(scope="module")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Replaces the session's server: a redrive to another consumer also takes in what consumers of
+    other tests gave up.
+    """
+    with nats_of_tests(tmp_path_factory.mktemp("reach")) as server:
+        yield server.url
 
 
 async def fail_and_stop(settings: Settings, client: Client, service: Service, count: int) -> None:

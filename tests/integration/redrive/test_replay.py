@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -42,9 +43,21 @@ from support.redriving import (
     rows,
     seen,
 )
+from support.servers import nats as nats_of_tests
 
 ALL = ReplaySelection("ndvi", since=1)
 REPLAYS = "SELECT id, replay_of, consumer, stream, sequence, announced FROM replays ORDER BY 5"
+
+pytestmark = pytest.mark.xdist_group("replay")  # they have a NATS of their own
+
+
+@pytest.fixture(scope="module")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Replaces the session's server: a redrive to another consumer also takes in what consumers of
+    other tests gave up.
+    """
+    with nats_of_tests(tmp_path_factory.mktemp("replay")) as server:
+        yield server.url
 
 
 @dataclass
