@@ -198,14 +198,15 @@ def repeated_bug(home: Path) -> str | None:
 def first_hour(group: str) -> list[list[str]]:
     """The commands of README's first hour that read this group and decide about it, in its order.
 
-    Without those for another lake, and those that repair, alert and verify, which have their own
-    tests.
+    Without those for another lake or NATS, and those that repair, alert and verify, which have
+    their own tests.
     """
     part = (ROOT / "README.md").read_text().partition("## The first hour")[2].partition("\n## ")[0]
     named = re.sub("GROUP_OR_ID|(?<=--group )GROUP", group, part)
     lines = [line for line in named.splitlines() if line.startswith("dlq ")]
     verbs = [shlex.split(line, comments=True)[1:] for line in lines]
-    played = [v for v in verbs if v[0] in FIRST_HOUR and "--lake-uri" not in v]
+    elsewhere = {"--lake-uri", "--to-context"}
+    played = [v for v in verbs if v[0] in FIRST_HOUR and elsewhere.isdisjoint(v)]
     assert [v[0] for v in played] == FIRST_HOUR
     return played
 
