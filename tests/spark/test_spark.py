@@ -40,6 +40,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Tables]:
     into_lake(settings, Scenario(NOW, days=29, hourly=4, seed=5))
     lake = Lake(settings.lake)
     fail_anew(lake, 20)
+    resolve_in_versions(lake, 30)
     add_odd_rows(lake, NOW)
     with connect(lake) as connection:
         by_duckdb = build_marts(connection, NOW)
@@ -50,6 +51,30 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Tables]:
         by_spark = build_marts_on_spark(lake, NOW)
     time.tzset()
     return by_duckdb, by_spark
+
+
+def resolve_in_versions(lake: Lake, count: int) -> None:
+    """Let a person say of this number of cases which version repairs them."""
+    letters, events = lake.read("dead_letters"), lake.read("case_events")
+    roots = letters.filter(pl.col("root_failure_id").is_null())
+    cases = roots.unique("failure_id").sort("failure_id").head(count)
+    last = max(letters["dlq_sequence"].max(), events["dlq_sequence"].max())
+    said = (
+        events.filter(pl.col("redrive_id").is_null())
+        .head(1)
+        .select(pl.exclude("failure_id", "dlq_sequence", "resolved_in_version"))
+        .join(cases.select("failure_id"), how="cross")
+        .with_columns(
+            pl.lit("triage.resolved").alias("kind"),
+            pl.lit(NOW).alias("at"),
+            pl.lit(NOW).alias("published_at"),
+            pl.lit(NOW.date()).alias("dlq_date"),
+            (pl.lit(last) + 1 + pl.int_range(pl.len())).alias("dlq_sequence"),
+            pl.format("2.7.{}", pl.int_range(pl.len()) % 3).alias("resolved_in_version"),
+        )
+        .select(events.columns)
+    )
+    lake.table("case_events").append(said, said["epoch"][0], said["dlq_sequence"][-1])
 
 
 def fail_anew(lake: Lake, count: int) -> None:
