@@ -42,7 +42,8 @@ _COLUMNS = (
 
 def fixes(query: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
     """The mart, from `fixes_daily` and `versions_daily`; `service_totals` only if it has rows."""
-    latest = query(_DECIDED).sort("resolved_at").unique(["group_id", "service"], keep="last")
+    decided = query(_DECIDED).sort("resolved_at", "resolved_in_version")  # a tie has one order too
+    latest = decided.unique(["group_id", "service"], keep="last")
     rows = query(_FAILED).join(
         latest, on=["group_id", "service"], how="left", nulls_equal=True, maintain_order="left"
     )
