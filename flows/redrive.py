@@ -185,7 +185,7 @@ async def replay(
     consumer: Name,
     reason: Reason,
     your_name: Name,
-    events: Events = Events(),  # noqa: B008
+    events: Events = Events(),  # noqa: B008  (never changed)
     plan_only: bool = False,
 ) -> State:
     """Publish events again that a consumer handled without an error, but wrongly.

@@ -6,7 +6,7 @@ from textwrap import shorten
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.cli.output import console, print_table, safe
 from sahool_dlq.deadletter.replays import REPLAY
-from sahool_dlq.redrive.edit_preview import EditPreview
+from sahool_dlq.redrive.edit.preview import EditPreview
 from sahool_dlq.redrive.preview import Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
 from sahool_dlq.redrive.reach import Reached

@@ -26,7 +26,7 @@ from sahool_dlq.jobs.redrive import (
 from sahool_dlq.redrive.batches import ENDED, Batch
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection, duration
-from sahool_dlq.redrive.edit import Edit, checked_headers, read_edit
+from sahool_dlq.redrive.edit.patch import Edit, checked_headers, read_edit
 from sahool_dlq.redrive.preview import Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
 from sahool_dlq.settings import Settings

@@ -38,7 +38,7 @@ from sahool_dlq.redrive.choose.schedule import (
     policy_of,
 )
 from sahool_dlq.redrive.choose.selection import Selection
-from sahool_dlq.redrive.edit import edit_of
+from sahool_dlq.redrive.edit.patch import edit_of
 from sahool_dlq.redrive.origin import RefusedError
 from sahool_dlq.redrive.preview import Preview, preview
 from sahool_dlq.redrive.publish.ramp import Progress as RedriveProgress

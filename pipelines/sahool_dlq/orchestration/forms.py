@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import CONDITIONS, Selection, duration
-from sahool_dlq.redrive.edit import Edit
+from sahool_dlq.redrive.edit.patch import Edit
 from sahool_dlq.redrive.replay.selection import ReplaySelection, stream_position
 
 __all__ = [

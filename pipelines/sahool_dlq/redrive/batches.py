@@ -20,7 +20,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from sahool_dlq.errors import RedriveError, UnknownNameError
-from sahool_dlq.redrive.edit import edit_of
+from sahool_dlq.redrive.edit.patch import edit_of
 from sahool_dlq.stores.postgres.audit import audit
 
 __all__ = [

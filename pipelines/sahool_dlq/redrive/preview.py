@@ -19,9 +19,9 @@ from sahool_dlq.redrive.allowed import AllowedSubjects, allowed_subjects
 from sahool_dlq.redrive.choose.plan import Order, Plan, PlannedFailure
 from sahool_dlq.redrive.choose.policy import Cell, History, Policy
 from sahool_dlq.redrive.choose.schedule import handled_per_second, learn, policy_of
-from sahool_dlq.redrive.edit import edit_of
-from sahool_dlq.redrive.edit_preview import EditPreview
-from sahool_dlq.redrive.edited import edits_of
+from sahool_dlq.redrive.edit.patch import edit_of
+from sahool_dlq.redrive.edit.plan import edits_of
+from sahool_dlq.redrive.edit.preview import EditPreview
 from sahool_dlq.redrive.lifetime import (
     TTL,
     TooLateError,

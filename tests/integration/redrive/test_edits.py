@@ -12,8 +12,8 @@ from sahool_dlq.jobs.decisions import audit_trail
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.redrive import plan_redrive, preview_redrive, run_redrive
 from sahool_dlq.redrive.choose.plan import Order
-from sahool_dlq.redrive.edit import Edit
-from sahool_dlq.redrive.edit_preview import ChangeCount
+from sahool_dlq.redrive.edit.patch import Edit
+from sahool_dlq.redrive.edit.preview import ChangeCount
 from sahool_dlq.settings import Settings
 from support.platform_log import query
 from support.redriving import TIMEOUTS, Service, dead_letters, quick

@@ -19,7 +19,7 @@ from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.deadletter.sanitize import MAX_DEPTH, clean_text, parse_json
 from sahool_dlq.events import DLQEvent
 from sahool_dlq.events.failure import parse_body
-from sahool_dlq.redrive.edit import patched
+from sahool_dlq.redrive.edit.patch import patched
 from sahool_dlq.redrive.origin import RefusedError
 from support import wild
 from support.letters import EPOCH, STREAM, message, ours, read

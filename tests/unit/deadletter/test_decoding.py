@@ -25,7 +25,7 @@ from sahool_dlq.deadletter.decoding.opened import BodyError
 from sahool_dlq.deadletter.envelope.columns import decode_all
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.deadletter.sanitize import parse_json
-from sahool_dlq.redrive.edit import patched
+from sahool_dlq.redrive.edit.patch import patched
 from support.encoded import around, decoders
 from support.letters import EPOCH, STREAM, message, ours, read
 

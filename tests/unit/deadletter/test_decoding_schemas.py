@@ -17,7 +17,7 @@ from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.decoding.opened import BodyError, Opened
 from sahool_dlq.deadletter.envelope.exact import decode
 from sahool_dlq.deadletter.record import DeadLetter
-from sahool_dlq.redrive.edit import patched
+from sahool_dlq.redrive.edit.patch import patched
 from support.encoded import (
     MESSAGE,
     SCHEMA,

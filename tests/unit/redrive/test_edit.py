@@ -13,14 +13,14 @@ from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.choose.plan import Order
-from sahool_dlq.redrive.edit import (
+from sahool_dlq.redrive.edit.patch import (
     Edit,
     checked_headers,
     edit_of,
     patched,
     read_edit,
 )
-from sahool_dlq.redrive.edit_preview import Change, ChangeCount, changes, counted
+from sahool_dlq.redrive.edit.preview import Change, ChangeCount, changes, counted
 from sahool_dlq.redrive.origin import Event, RefusedError
 
 # The examples of RFC 7396, appendix A, of which the target and the patch are objects.

@@ -9,8 +9,8 @@ import pytest
 
 from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.errors import RedriveError
-from sahool_dlq.redrive.edit import Edit, edit_of
-from sahool_dlq.redrive.edit_function import load_function, result_of
+from sahool_dlq.redrive.edit.function import load_function, result_of
+from sahool_dlq.redrive.edit.patch import Edit, edit_of
 from sahool_dlq.redrive.origin import Event, RefusedError
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.redaction.redactor import Redactor
-from sahool_dlq.redrive.bodies import edited
-from sahool_dlq.redrive.edit import Edit, patched
-from sahool_dlq.redrive.edit_preview import changes
-from sahool_dlq.redrive.edited import changed
+from sahool_dlq.redrive.edit.bodies import edited
+from sahool_dlq.redrive.edit.patch import Edit, patched
+from sahool_dlq.redrive.edit.plan import changed
+from sahool_dlq.redrive.edit.preview import changes
 from sahool_dlq.redrive.origin import Event, RefusedError
 from support.encoded import MESSAGE, decoders, descriptor_set, protobuf
 

@@ -19,7 +19,7 @@ from sahool_dlq.errors import RedriveError
 from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.redrive.batches import move
 from sahool_dlq.redrive.choose.selection import Selection
-from sahool_dlq.redrive.edit import edit_of
+from sahool_dlq.redrive.edit.patch import edit_of
 from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN
 from sahool_dlq.stores.postgres.audit import audit
 from sahool_dlq.stores.postgres.replays import store_replays

@@ -23,7 +23,7 @@ from sahool_dlq.jetstream.reach import Lookout
 from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.redrive.allowed import allowed_subjects
 from sahool_dlq.redrive.batches import Batch
-from sahool_dlq.redrive.edit import edit_of
+from sahool_dlq.redrive.edit.patch import edit_of
 from sahool_dlq.redrive.lifetime import TTL, check_age, remaining_ttl
 from sahool_dlq.redrive.origin import (
     Event,

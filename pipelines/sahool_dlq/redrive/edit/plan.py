@@ -11,11 +11,11 @@ from psycopg import Connection
 from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.jetstream.reader import LogReader
-from sahool_dlq.redrive.bodies import as_json
 from sahool_dlq.redrive.choose.plan import Plan
-from sahool_dlq.redrive.edit import Edit
-from sahool_dlq.redrive.edit_function import Function, load_function, result_of
-from sahool_dlq.redrive.edit_preview import Change, EditPreview, changes, counted
+from sahool_dlq.redrive.edit.bodies import as_json
+from sahool_dlq.redrive.edit.function import Function, load_function, result_of
+from sahool_dlq.redrive.edit.patch import Edit
+from sahool_dlq.redrive.edit.preview import Change, EditPreview, changes, counted
 from sahool_dlq.redrive.origin import Event, RefusedError
 from sahool_dlq.redrive.raw_event import raw_event
 

@@ -1,7 +1,7 @@
 """The edit of a batch: changes of an event's body and headers.
 
 A body is changed by a JSON merge patch (RFC 7396), a JSON Patch (RFC 6902), or a Python function
-(see `edit_function`). Its other parts keep their spelling, byte by byte, including numbers.
+(see `edit.function`). Its other parts keep their spelling, byte by byte, including numbers.
 """
 
 import json
@@ -19,7 +19,7 @@ from sahool_dlq.deadletter.redaction.json_text import Member, members
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.deadletter.sanitize import dump_json, kind_of, parse_json
 from sahool_dlq.errors import RedriveError
-from sahool_dlq.redrive.bodies import edited
+from sahool_dlq.redrive.edit.bodies import edited
 from sahool_dlq.redrive.origin import Event, RefusedError
 
 __all__ = ["Edit", "HeaderPatch", "checked_headers", "edit_of", "patched", "read_edit", "storable"]

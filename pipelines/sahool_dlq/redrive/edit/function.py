@@ -17,7 +17,7 @@ import jsonpatch
 
 from sahool_dlq.deadletter.body import text_of
 from sahool_dlq.errors import RedriveError
-from sahool_dlq.redrive.edit import Edit, checked_headers, storable
+from sahool_dlq.redrive.edit.patch import Edit, checked_headers, storable
 from sahool_dlq.redrive.origin import Event, RefusedError
 
 __all__ = ["Function", "load_function", "result_of"]

@@ -1,0 +1,1 @@
+"""Edits of events before they are redriven: patches, functions, and their preview."""
