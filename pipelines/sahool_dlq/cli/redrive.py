@@ -15,6 +15,7 @@ from sahool_dlq.cli.output import console, progress
 from sahool_dlq.cli.plan import LIMIT_REACHED, print_plan, print_report, unreached_facts
 from sahool_dlq.cli.selecting import is_agreed, selecting
 from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
+from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.jobs.batches import approve, cancel, list_batches, pause, show_batch
 from sahool_dlq.jobs.redrive import (
@@ -163,8 +164,9 @@ def carried_out(settings: Settings, batch_id: str, by: str, note: str = "") -> A
 
     The answer has a RedriveError where the batch aborted itself.
     """
+    is_replay = show_batch(settings, batch_id).kind == REPLAY
     try:
-        with progress("Redriving") as advance:
+        with progress("Replaying" if is_replay else "Redriving") as advance:
             running = run_redrive(
                 settings, batch_id, lambda done, total: advance(sum(done.values()), total)
             )
@@ -173,7 +175,7 @@ def carried_out(settings: Settings, batch_id: str, by: str, note: str = "") -> A
         report = _interrupted(settings, batch_id, by)
 
     def show(_: object) -> None:
-        print_report(report)
+        print_report(report, "Replayed" if is_replay else "Redrove")
         if note:
             console.print(note, soft_wrap=True)
 
