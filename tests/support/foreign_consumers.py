@@ -8,6 +8,7 @@ from typing import Any
 
 import nats
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig
 
@@ -80,3 +81,10 @@ async def opened(settings: Settings) -> AsyncIterator[Platform]:
     for stream in await client.jetstream().streams_info():  # the next test has its own advisories
         await client.jetstream().delete_stream(str(stream.config.name))
     await client.close()
+
+
+async def refuse(client: Client, msg: Msg) -> None:
+    """Refuse a delivery, and wait until the server has processed it: it may process the next pull
+    first.
+    """
+    await client.request(msg.reply, b"-NAK", timeout=30)

@@ -113,6 +113,8 @@ class EncryptingClient(Client):
             return str(error)
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"{self._server()} {_certificate(error)}"
+        if self.access.tls_first and self._has_spoken_first():
+            return f"{self._server()} {_SPEAKS_FIRST}"
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             return self._handshake_fault(str(error.reason or error))
         is_silence = isinstance(error, TimeoutError) or "expecting INFO" in str(error)
@@ -135,6 +137,11 @@ class EncryptingClient(Client):
             f"{self._server()} refuses the client certificate {self.access.cert} ({why}): use one"
             f" that is valid today and signed by an authority in its ca_file."
         )
+
+    def _has_spoken_first(self) -> bool:
+        """Whether INFO came before the handshake began: then it succeeds, and nothing follows."""
+        plain = getattr(self._transport, "_bare_io_reader", None)
+        return bool(plain is not None and plain._buffer)  # noqa: SLF001  # asyncio has no other way to look
 
     def _server(self) -> str:
         server = self._current_server

@@ -23,7 +23,7 @@ from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.redrive.choose.schedule import handled_per_second
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database
-from support.foreign_consumers import Platform, opened
+from support.foreign_consumers import Platform, opened, refuse
 from support.platform_log import query
 
 pytestmark = pytest.mark.xdist_group("bridged_totals")  # they share a NATS of their own
@@ -190,7 +190,7 @@ async def test_an_event_is_given_up_once_and_one_that_left_its_stream_is_no_fail
     sub = await js.pull_subscribe("", "c", stream="WORK")
     for _ in range(2):
         [exhausted] = await sub.fetch(1, timeout=5)
-        await exhausted.nak()
+        await refuse(platform.client, exhausted)
     await js.publish("work.a", b"1")
     [held] = await sub.fetch(1, timeout=5)
     await js.delete_msg("WORK", held.metadata.sequence.stream)

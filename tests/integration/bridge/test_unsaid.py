@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import pytest
-from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 
 from sahool_dlq.bridge.find_unadvised import _EXACT_SINCE, Untold
@@ -17,7 +16,7 @@ from sahool_dlq.jetstream.streams import ensure_advisory_stream
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from support import servers
-from support.foreign_consumers import Platform, opened
+from support.foreign_consumers import Platform, opened, refuse
 from support.platform_log import failures
 
 pytestmark = pytest.mark.xdist_group("unsaid")  # they share a NATS of their own
@@ -121,12 +120,10 @@ async def test_events_without_a_pull_are_noticed_and_no_delivery_is_spent(
     await platform.publish({"n": 1}, {"n": 2}, {"n": 3})
     config = ConsumerConfig(max_deliver=2, ack_wait=30)
     sub = await platform.js.pull_subscribe("", "c", stream=stream, config=config)
-    for _ in range(2):
-        for msg in await sub.fetch(1):
-            await msg.nak()  # the first event, twice
-    [second] = await sub.fetch(1)
-    await second.nak()
-    await platform.client.flush()
+    [first] = await sub.fetch(1)
+    await refuse(platform.client, first)
+    for msg in await sub.fetch(2):  # the first event again, and the second
+        await refuse(platform.client, msg)
     before = await platform.js.consumer_info(stream, "c")
     assert (before.num_ack_pending, before.num_waiting) == (2, 0)
 
@@ -140,13 +137,6 @@ async def test_events_without_a_pull_are_noticed_and_no_delivery_is_spent(
             deliveries[msg.data] = msg.metadata.num_delivered
             await msg.ack()
     assert deliveries == {b'{"n": 2}': 2, b'{"n": 3}': 1}
-
-
-async def refuse(platform: Platform, msg: Msg) -> None:
-    """Refuse a delivery, and wait until the server has processed it: it may process the next pull
-    first.
-    """
-    await platform.client.request(msg.reply, b"-NAK", timeout=30)
 
 
 async def grouped(platform: Platform, **config: Any) -> Puller:
@@ -167,7 +157,7 @@ async def grouped(platform: Platform, **config: Any) -> Puller:
     for _ in range(2):
         async for msg in puller.pull(1):
             assert msg.data == b'{"n": 1}'
-            await refuse(platform, msg)
+            await refuse(platform.client, msg)
     return puller
 
 
@@ -201,7 +191,7 @@ async def test_no_look_takes_a_pin_from_a_client_or_keeps_one_for_a_dead_one(
         async for msg in puller.pull(1):
             deliveries[msg.data] = delivery_of(msg).delivery_count
             if len(deliveries) == 1 and deliveries[msg.data] == 1:
-                await refuse(platform, msg)
+                await refuse(platform.client, msg)
         assert await bridge_pending(settings) == ({}, [])
         assert await pinned() == pin
     assert deliveries == {b'{"n": 2}': 2, b'{"n": 3}': 1}
@@ -221,9 +211,9 @@ async def test_one_behind_others_of_a_group_is_noticed(platform: Platform, polic
     puller = await grouped(platform, priority_policy=policy, ack_wait=3600 * 10**9)
     [second, third] = [msg async for msg in puller.pull(2)]
     for msg in (second, third):
-        await refuse(platform, msg)
+        await refuse(platform.client, msg)
     [again] = [msg async for msg in puller.pull(1)]
-    await refuse(platform, again)
+    await refuse(platform.client, again)
     assert await bridge_pending(settings) == ({"bridged": 2}, [])
     given_up = {letter["original_sequence"] for letter in await platform.letters()}
     assert given_up == {1, delivery_of(again).sequence}
@@ -246,7 +236,7 @@ async def test_our_own_readers_and_consumers_that_never_give_up_are_left_alone(
     endless = await platform.js.pull_subscribe("", "endless", stream=settings.events_stream)
     for _ in range(3):
         for msg in await endless.fetch(1):
-            await refuse(platform, msg)
+            await refuse(platform.client, msg)
     await forget(platform)
     assert await bridge_pending(settings) == ({}, [])
 
@@ -286,7 +276,7 @@ async def test_lowering_max_deliver_gives_up_what_is_past_it_and_2_15_says_so(
     sub = await js.pull_subscribe("", "c", stream=stream, config=config)
     for _ in range(4):
         for msg in await sub.fetch(1, timeout=10):
-            await refuse(platform, msg)
+            await refuse(platform.client, msg)
     edited = (await sub.consumer_info()).config
     edited.max_deliver = 2
     await js.add_consumer(stream, edited)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.transport import TcpTransport
 
 from sahool_dlq.alerts.observe import look
 from sahool_dlq.bridge.run import Bridge, bridging
@@ -257,6 +258,29 @@ async def test_a_sentence_says_which_of_it_is_wrong(
         assert "\n" not in str(refused.value)
         assert secured.user.seed not in str(refused.value)
         assert "wrong " not in str(refused.value)
+
+
+async def test_tls_first_is_named_even_if_the_server_spoke_before_the_handshake_began(
+    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handshake succeeds then, and nothing follows, because INFO has been sent."""
+    encrypt = TcpTransport.connect_tls
+
+    async def late(transport: Any, *handshake: Any) -> None:
+        async with asyncio.timeout(20):
+            while not transport._bare_io_reader._buffer:
+                await asyncio.sleep(0.01)
+        await encrypt(transport, *handshake)
+
+    monkeypatch.setattr(TcpTransport, "connect_tls", late)
+    config, said = faulty(secured, "first")
+    with Unasked(tmp_path / "server", config) as server:
+        access = access_by(server.url, said)
+        with pytest.raises(ServerUnavailableError, match=FAULTS["first"]):
+            async with connected(access):
+                pass
+        with pytest.raises(ServerUnavailableError, match=FAULTS["first"]):
+            await connect_service(access, name="t", timeout_seconds=5, reconnect_time_wait=0.2)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database, locking, migrate
 from sahool_dlq.stores.postgres.marts import fill_marts
 from support import servers
+from support.foreign_consumers import refuse
 from support.platform_log import environment
 
 pytestmark = pytest.mark.xdist_group("roles")  # they share a NATS and a platform of their own
@@ -507,8 +508,7 @@ async def foreign(roles: Roles, name: str) -> AsyncIterator[Callable[[], Awaitab
     sub = await js.pull_subscribe(subject, name, "SAHOOL_EVENTS", config)
     for _ in range(2):
         for msg in await sub.fetch(2):
-            await msg.nak()
-    await client.flush()
+            await refuse(client, msg)
 
     async def acknowledge() -> None:
         [msg] = await sub.fetch(1, timeout=20)
