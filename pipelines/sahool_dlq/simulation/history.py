@@ -65,8 +65,9 @@ class History:
         self.scenario = scenario
         self.in_vain: list[str] = []  # failures that no redrive cures, though others are
         self.shared: list[int] = []  # events that fail in several consumers
-        self._is_tried = False  # a redrive after the release that mends nothing
+        self._is_canary_chosen = False  # of the group that a release mends
         self._rng = scenario.rng("what follows")
+        self._mending = scenario.rng("mended deploy, what follows")
         self._outages = scenario.outages
         self._waiting: list[tuple[float, int, Letter | News]] = []
         self._order = count()
@@ -132,23 +133,31 @@ class History:
             self._attempt(letter, at, _REDRIVE_CAP + 1, chance, "manual")
 
     def _mend(self, letter: Letter) -> None:
-        """A person's redrives: of one in vain, and of all once the release that mends is out."""
+        """The canary of each release (the group's first failure), and all others after its
+        success.
+        """
         _, useless, mended = self.scenario.mended_releases
-        attempt, is_cured = 0, False
-        if not self._is_tried:
-            self._is_tried = True
-            attempt = 1
-            self._attempt(letter, max(letter.at, useless.at) + 600, attempt, 0.0, "manual")
-        at = mended.at + 900 + self._rng.uniform(0, 300)
-        while not is_cured:  # of some the outcome stays unknown
-            attempt += 1
-            at, is_cured = self._attempt(letter, at, attempt, 1.0, "manual")
-            at += 900
+        attempt, at = 1, mended.at + 240 + self._mending.uniform(0, 300)
+        if not self._is_canary_chosen:
+            self._is_canary_chosen = True
+            self._attempt(letter, max(letter.at, useless.at) + 120, 1, 0.0, "automatic", lost=0.0)
+            attempt, at = 2, mended.at + 120
+        self._attempt(letter, at, attempt, 1.0, "automatic", lost=0.0)
 
     def _attempt(
-        self, letter: Letter, at: float, attempt: int, chance: float, trigger: str
+        self,
+        letter: Letter,
+        at: float,
+        attempt: int,
+        chance: float,
+        trigger: str,
+        *,
+        lost: float = 0.01,
     ) -> tuple[float, bool]:
-        """One redrive; returns when it ended, and whether it succeeded."""
+        """One redrive; returns when it ended, and whether it succeeded.
+
+        With the probability `lost` its outcome stays unknown.
+        """
         rng = self._rng
         consumer = f"{STREAM}/{letter.kind.service}"
         actor = rng.choice(_TEAM) if trigger == "manual" else "redrive-transient"
@@ -160,7 +169,7 @@ class History:
         if attempt > _REDRIVE_CAP:
             tell(at - 1, "triage.unparked")
         tell(at, "redrive.published")
-        if rng.random() < 0.01:
+        if rng.random() < lost:
             tell(at + 60, "redrive.outcome_unknown")
             return at + 60, False
         ended = at + rng.uniform(0.05, 4)

@@ -111,9 +111,14 @@ def test_a_bug_that_came_with_a_release_is_told_to_its_cure(planted: Found, fold
     group = row(marts["failure_groups"], group_id=deploy["group_id"])
     assert (group["state"], group["open_count"]) == ("resolved", 0)
     cases = query(settings, "SELECT * FROM cases").filter(group_id=deploy["group_id"])
-    assert set(cases["cause"]) == {"manual_redrive"}
+    assert set(cases["cause"]) == {"automatic_redrive"}
     assert deploy["at"] < cases["opened_at"].min()
     assert cases["opened_at"].max() < mended["at"] < cases["closed_at"].min()
+    assert cases["closed_at"].max() < mended["at"] + timedelta(minutes=10)
+    redrives = query(settings, "SELECT * FROM redrives").filter(group_id=deploy["group_id"])
+    before = redrives.filter(pl.col("published_at") < mended["at"])
+    assert before["outcome"].to_list() == ["failed_again"]  # one canary, in the release that mends nothing
+    assert redrives.height == cases.height + 1
     letters = lake.read("dead_letters").filter(service=deploy["service"])
     of_group = letters.filter(group_id=deploy["group_id"])
     assert set(of_group["consumer_version"]) == {deploy["version"], useless["version"]}
