@@ -245,14 +245,14 @@ async def _carry_out(
         await markdown("redrive-plan", shown, "What the batch publishes.")
     batch = show_batch(settings, batch_id)
     if batch.state == "awaiting_approval":
-        answer = await ask(shown or f"**{batch.planned:,} redrives.**")
+        answer = await ask(shown or f"**{batch.planned:,} events.**")
         said = settings.masked(f"{answer.decided_by}: {answer.comment or 'no comment'}")
         await stage(
             "Approve", lambda: _decide(settings, batch, answer), lambda word: f"{word} by {said}"
         )
         if not answer.approve:
             return await told("rejected", f"Rejected by {said}", state="Rejected")
-    async with progress("Redriving") as move:
+    async with progress(batch.doing) as move:
         report = await run_redrive(
             settings, batch_id, lambda outcomes, count: move(outcomes.total(), count), _step
         )
@@ -297,7 +297,7 @@ async def _told(report: RedriveReport | None) -> State:
         return await told("nothing to do", "Nothing to redrive")
     await table(
         "redrives",
-        [{"outcome": k.replace("_", " "), "redrives": n} for k, n in report.outcomes.items()],
+        [{"outcome": k.replace("_", " "), "events": n} for k, n in report.outcomes.items()],
         "What came of them.",
     )
     words = in_words(report.outcomes, report.parked)
@@ -315,4 +315,4 @@ async def _told(report: RedriveReport | None) -> State:
         why = "; ".join(f"{count:,}: {reason}" for reason, count in told_of)  # the first few
         said = f"Nothing went out: {words.removeprefix('none tried, ')}. {why}".rstrip()
         return await told("nothing went out", said, asdict(report), state="Nothing went out")
-    return await told(words, f"Redrove {report.planned:,}: {words}", asdict(report))
+    return await told(words, f"{report.did} {report.planned:,}: {words}", asdict(report))

@@ -68,7 +68,7 @@ def test_a_redrive_that_stops_itself_has_failed_and_says_what_it_did(
     errors = [said for level, _, said in log if level > 30]
     assert all(said.startswith("Finished in state Failed('") for said in errors)
     outcomes = json.loads(platform.artifacts(started)["redrives"]["data"])
-    assert {row["outcome"]: row["redrives"] for row in outcomes} == {
+    assert {row["outcome"]: row["events"] for row in outcomes} == {
         "unroutable": 1,
         "cancelled": 1,
     }
@@ -153,7 +153,7 @@ def test_a_replay_shows_its_plan_and_then_gives_the_events_to_the_consumer_again
         assert f"- {REPLAYED}" in platform.artifacts(started)["redrive-plan"]["data"]
         assert len(got) == 2
         run = platform.ended(platform.start("replay", **given))
-        assert run["state"]["message"] == "Redrove 2: 2 tried, all succeeded"
+        assert run["state"]["message"] == "Replayed 2: 2 tried, all succeeded"
     assert sorted(got) == sorted(2 * [b'{"number": 0}', b'{"number": 1}'])
 
 

@@ -7,6 +7,7 @@ import click
 
 from sahool_dlq.cli.output import cell, console, safe
 from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.jobs.decisions import audit_trail
 from sahool_dlq.settings import Settings
 
@@ -40,13 +41,14 @@ def _show(rows: list[dict[str, Any]]) -> None:
         return
     for row in rows:
         count, batch = row["detail"].get("failures"), row["batch_id"]
+        what = "events" if row["detail"].get("kind") == REPLAY else "failures"
         if isinstance(count, dict):  # of an erasure, by status
             count = sum(count.values())
         facts = [
             f"{cell(row['at'])}  [bold]{safe(row['action'])}[/bold]",
             batch and batch[:8],
             f"by {safe(row['actor'])}",
-            count is not None and f"{count:,} failures",
+            count is not None and f"{count:,} {what}",
             safe(_result(row["detail"])),
         ]
         console.print("  ".join(fact for fact in facts if fact), soft_wrap=True)

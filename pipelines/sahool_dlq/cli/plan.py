@@ -170,14 +170,13 @@ def reach_facts(reached: Reached, then: str = "") -> list[str]:
     return facts
 
 
-def print_report(report: RedriveReport, did: str = "Redrove") -> None:
-    """How a batch stands after a run, and what to do next; `did` says what was done with events."""
+def print_report(report: RedriveReport) -> None:
+    """How a batch stands after a run, and what to do next."""
     left = sum(report.outcomes.get(state, 0) for state in ("held", "cancelled"))
     if report.outcomes:
+        done = f"{report.did} {report.planned - left:,} of {report.planned:,}"
         print_table(
-            f"{did} {report.planned - left:,} of {report.planned:,} in {report.seconds:.1f} s",
-            ["outcome", "events"],
-            report.outcomes.items(),
+            f"{done} in {report.seconds:.1f} s", ["outcome", "events"], report.outcomes.items()
         )
     for state, reasons in report.reasons.items():
         if state != "succeeded":

@@ -15,7 +15,6 @@ from sahool_dlq.cli.output import console, progress
 from sahool_dlq.cli.plan import LIMIT_REACHED, print_plan, print_report, unreached_facts
 from sahool_dlq.cli.selecting import is_agreed, selecting
 from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
-from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.jobs.batches import approve, cancel, list_batches, pause, show_batch
 from sahool_dlq.jobs.redrive import (
@@ -164,9 +163,8 @@ def carried_out(settings: Settings, batch_id: str, by: str, note: str = "") -> A
 
     The answer has a RedriveError where the batch aborted itself.
     """
-    is_replay = show_batch(settings, batch_id).kind == REPLAY
     try:
-        with progress("Replaying" if is_replay else "Redriving") as advance:
+        with progress(show_batch(settings, batch_id).doing) as advance:
             running = run_redrive(
                 settings, batch_id, lambda done, total: advance(sum(done.values()), total)
             )
@@ -175,7 +173,7 @@ def carried_out(settings: Settings, batch_id: str, by: str, note: str = "") -> A
         report = _interrupted(settings, batch_id, by)
 
     def show(_: object) -> None:
-        print_report(report, "Replayed" if is_replay else "Redrove")
+        print_report(report)
         if note:
             console.print(note, soft_wrap=True)
 
@@ -193,7 +191,7 @@ def _interrupted(settings: Settings, batch_id: str, by: str) -> RedriveReport:
         batch = pause(settings, batch_id, by=by, reason=why)
     elif batch.state == "planned":
         batch = cancel(settings, batch_id, by=by, reason=why)
-    return RedriveReport(batch.id, batch.planned, state=batch.state)
+    return RedriveReport(batch.id, batch.kind, batch.planned, state=batch.state)
 
 
 def unless_approved(
@@ -216,7 +214,9 @@ def unless_approved(
 
 def _unless_agreed(settings: Settings, batch: Batch, by: str) -> Answer[Any] | None:
     if wants_json() or not sys.stdin.isatty():
-        return Answer(RedriveReport(batch.id, batch.planned, state=batch.state), print_report)
+        return Answer(
+            RedriveReport(batch.id, batch.kind, batch.planned, state=batch.state), print_report
+        )
     if is_agreed(f"Publish {batch.planned:,} events?", is_yes=False):
         return None
     batch = cancel(settings, batch.id, by=by, reason="not approved at the terminal")

@@ -173,7 +173,7 @@ async def redrive(
             order = _as_edited(order, await _preview(settings, connection, planned, order))
         batch = find_batch(connection, store_batch(settings, connection, planned, selection, order))
         if batch.state == "awaiting_approval":
-            return RedriveReport(batch.id, batch.planned, state=batch.state)
+            return RedriveReport(batch.id, batch.kind, batch.planned, state=batch.state)
         report = await _run(settings, connection, lock, batch.id, progress, step)
     await step(_AFTER, partial(drain_log, settings), is_repeatable=True)
     return report

@@ -19,6 +19,7 @@ from sahool_dlq.analysis.report.advice import (
     by_urgency,
     chance_in_words,
     next_command,
+    state_in_words,
     what_failed,
 )
 from sahool_dlq.analysis.report.section import (
@@ -90,7 +91,7 @@ def dead_letters_page(
 def _row(group: dict[str, Any], page: str, redrive: Form | None) -> tuple[Any, ...]:
     links = _links(group, (("redrive", redrive, {"group": group["group_id"]}),))
     links = Links((("page", page), *links.addresses))
-    return what_failed(group, _LONGEST), group["state"], group["open_count"], links
+    return what_failed(group, _LONGEST), state_in_words(group), group["open_count"], links
 
 
 def _cut(text: Any) -> Any:
@@ -135,7 +136,7 @@ def group_page(
     links = Links((("All groups", f"../key/{DEAD_LETTERS}"), *links.addresses))
     facts = Section(
         "",
-        ("state", group["state"]),
+        ("state", state_in_words(group)),
         (
             ("open", group["open_count"]),
             ("of these parked", group["parked_count"]),
@@ -188,7 +189,7 @@ async def show_groups(
             artifact = found.latest_id
         else:
             what = escaped(what_failed(group)[:120])
-            said = f"{group['open_count']:,} open, {group['state']}: {what}"
+            said = f"{group['open_count']:,} open, {state_in_words(group)}: {what}"
             artifact, written = await markdown(keys[id_], pages[id_], said), written + 1
         addresses[id_] = f"../artifact/{artifact}"
     return addresses, written

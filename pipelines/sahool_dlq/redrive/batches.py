@@ -19,6 +19,7 @@ from typing import Any, Literal
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.errors import RedriveError, UnknownNameError
 from sahool_dlq.redrive.edit.patch import edit_of
 from sahool_dlq.stores.postgres.audit import audit
@@ -68,6 +69,11 @@ class Batch:
     created_at: datetime
     ended_at: datetime | None
     outcomes: dict[str, int] = field(default_factory=dict)  # redrives by state
+
+    @property
+    def doing(self) -> str:
+        """What a run of it does, as one word."""
+        return "Replaying" if self.kind == REPLAY else "Redriving"
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`; of an edit only the names, because it is not redacted."""

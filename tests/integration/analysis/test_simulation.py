@@ -116,8 +116,8 @@ def test_a_bug_that_came_with_a_release_is_told_to_its_cure(planted: Found, fold
     assert cases["opened_at"].max() < mended["at"] < cases["closed_at"].min()
     assert cases["closed_at"].max() < mended["at"] + timedelta(minutes=10)
     redrives = query(settings, "SELECT * FROM redrives").filter(group_id=deploy["group_id"])
-    before = redrives.filter(pl.col("published_at") < mended["at"])
-    assert before["outcome"].to_list() == ["failed_again"]  # one canary, in the release that mends nothing
+    canary = redrives.filter(pl.col("published_at") < mended["at"])  # of what mends nothing
+    assert canary["outcome"].to_list() == ["failed_again"]
     assert redrives.height == cases.height + 1
     letters = lake.read("dead_letters").filter(service=deploy["service"])
     of_group = letters.filter(group_id=deploy["group_id"])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -339,6 +340,28 @@ async def test_a_paused_replay_goes_on_and_a_second_one_leaves_its_events_out(
         rest = await run_redrive(settings, batch.id)
     assert (rest.state, rest.outcomes) == ("done", {"succeeded": 30 - done})
     assert Counter(event_ids(service)) == Counter(f"e{n}" for n in range(30))
+
+
+async def test_two_plans_at_the_same_time_share_no_event(
+    settings: Settings, client: Client
+) -> None:
+    """The second is stored while the first has read the events, but is not stored yet."""
+    other: list[Batch] = []
+
+    def plan_in_between(_: int) -> None:
+        with ThreadPoolExecutor(1) as thread:
+            other.append(thread.submit(asyncio.run, frozen(settings)).result())
+
+    async with Service(settings).running():
+        await publish(client, settings, 5)
+        await handled(settings, client, 5)
+    planned = await plan_replay(
+        settings, ALL, Order("manual", "bo", "rounded"), progress=plan_in_between
+    )
+    assert planned is not None
+    assert [batch.planned for batch in other] == [5]
+    assert planned[0].planned == 0
+    assert len(rows(settings, REPLAYS)) == 5
 
 
 async def test_a_large_replay_waits_for_an_approval(settings: Settings, client: Client) -> None:

@@ -22,7 +22,7 @@ from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.edit.patch import edit_of
 from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN
 from sahool_dlq.stores.postgres.audit import audit
-from sahool_dlq.stores.postgres.replays import store_replays
+from sahool_dlq.stores.postgres.replays import store_replays, waiting_replays
 
 __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
 
@@ -203,8 +203,8 @@ def freeze(
 ) -> str:
     """Store the batch with its outbox rows and audit row; returns the batch's id.
 
-    A failure that another batch took meanwhile is left out. `shown_patch` is the edit as the audit
-    may show it. With `replayed`, the events of its rows, it is a replay.
+    A failure or event that another batch took meanwhile is left out. `shown_patch` is the edit as
+    the audit may show it. With `replayed`, the events of its rows, it is a replay.
     """
     if not order.reason.strip():
         raise RedriveError("Give a reason: it is stored with the batch and in the audit.")
@@ -229,8 +229,14 @@ def freeze(
                 order.own_copy,
             ],
         )
+        rows = planned.rows
         if replayed:
-            store_replays(connection, replayed, planned.rows[0].service)
+            cursor.execute("LOCK TABLE replays IN SHARE ROW EXCLUSIVE MODE")  # one plan at a time
+            taken = waiting_replays(connection, [each.replay_of for each in replayed])
+            kept = [each for each in replayed if each.replay_of not in taken]
+            ids = {each.id for each in kept}
+            rows = tuple(row for row in rows if row.failure_id in ids)
+            store_replays(connection, kept, planned.rows[0].service)
         cursor.executemany(
             "INSERT INTO redrives (id, failure_id, attempt, batch_id, group_id, subject,"
             " addressed_to, is_replay, state) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'planned')"
@@ -249,7 +255,7 @@ def freeze(
                     order.addressed_to or row.address,
                     bool(replayed),
                 ]
-                for row in planned.rows
+                for row in rows
             ],
         )
         counted = cursor.execute(

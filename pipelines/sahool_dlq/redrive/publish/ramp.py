@@ -26,6 +26,7 @@ from typing import Any
 from psycopg import Connection
 
 from sahool_dlq.connections import open_nats, open_postgres
+from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.batches import ENDED, Batch, BatchState, find_batch, finish, move
 from sahool_dlq.redrive.choose.policy import Belief, Cell, History, is_hopeless
@@ -51,6 +52,7 @@ class RedriveReport:
     """The state of a batch after a run, in redrives of that run."""
 
     batch_id: str
+    kind: str  # of the batch: redrive or replay
     planned: int
     outcomes: dict[str, int] = field(default_factory=dict)  # by state of the outbox, or held
     stopped_groups: dict[str, str] = field(default_factory=dict)  # group id: why
@@ -58,6 +60,11 @@ class RedriveReport:
     seconds: float = 0
     state: str = "done"  # of the batch
     parked: int = 0  # of the cancelled ones, those whose failure was parked
+
+    @property
+    def did(self) -> str:
+        """What was done with its events, as the first word of a sentence."""
+        return "Replayed" if self.kind == REPLAY else "Redrove"
 
 
 @dataclass(slots=True)
@@ -104,7 +111,9 @@ async def run_batch(
         batch = find_batch(connection, batch_id)
         is_out = bool(batch.outcomes.get("published"))
         if batch.state in ENDED and not is_out:
-            return RedriveReport(batch.id, batch.planned, batch.outcomes, state=batch.state)
+            return RedriveReport(
+                batch.id, batch.kind, batch.planned, batch.outcomes, state=batch.state
+            )
         if batch.state == "awaiting_approval" or (batch.state == "paused" and not is_out):
             verb = "approve" if batch.state == "awaiting_approval" else "resume"
             raise RedriveError(
@@ -145,6 +154,7 @@ async def run_batch(
     seconds = round(time.monotonic() - started, 3)
     return RedriveReport(
         batch.id,
+        batch.kind,
         outcomes.total(),
         dict(outcomes),
         stopped,

@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +25,7 @@ from sahool_dlq.redrive.choose.plan import Plan, PlannedFailure
 from sahool_dlq.redrive.lifetime import ttl_of
 from sahool_dlq.redrive.replay.match import matching
 from sahool_dlq.redrive.replay.selection import Position, ReplaySelection
+from sahool_dlq.stores.postgres.replays import waiting_replays
 
 __all__ = ["LEFT_OUT", "ReplayPlan", "plan_replay"]
 
@@ -167,25 +168,20 @@ def _keys(
     ]
 
 
-def _states(connection: Connection[Any], keys: Iterable[str]) -> dict[str, str]:
+def _states(connection: Connection[Any], keys: Collection[str]) -> dict[str, str]:
     """Why events are left out, by their key; also if a replay of them failed."""
     rows = connection.execute(
         "SELECT f.id::text, f.status, f.resolution_cause FROM failed_events f"
         " WHERE f.id = ANY(%(keys)s::uuid[])"
         " UNION ALL SELECT p.replay_of::text, f.status, f.resolution_cause FROM replays p"
         "   JOIN failed_events f ON f.root_failure_id = p.id"
-        "   WHERE p.replay_of = ANY(%(keys)s::uuid[])"
-        " UNION ALL SELECT p.replay_of::text, 'replaying', NULL FROM replays p"
-        "   JOIN redrives r ON r.failure_id = p.id WHERE p.replay_of = ANY(%(keys)s::uuid[])"
-        "   AND r.state IN ('planned', 'published')",
+        "   WHERE p.replay_of = ANY(%(keys)s::uuid[])",
         {"keys": list(keys)},
     ).fetchall()
-    found: dict[str, str] = {}
+    found = dict.fromkeys(waiting_replays(connection, keys), "replaying")
     for key, status, cause in rows:
         if status in OPEN:
             found[key] = "open"
-        elif status == "replaying":
-            found.setdefault(key, status)
         elif status == "discarded" or cause == "manual":
             found.setdefault(key, "closed")
     return found

@@ -9,7 +9,7 @@ from psycopg import Connection
 from sahool_dlq.deadletter.cases import Case
 from sahool_dlq.deadletter.replays import ReplayedEvent
 
-__all__ = ["known_replays", "store_announced", "store_replays"]
+__all__ = ["known_replays", "store_announced", "store_replays", "waiting_replays"]
 
 
 def store_replays(
@@ -23,6 +23,16 @@ def store_replays(
             " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING",
             rows,
         )
+
+
+def waiting_replays(connection: Connection[Any], keys: Collection[str]) -> set[str]:
+    """Those of these events (failure ids at their consumer) that are in a replay that waits."""
+    rows = connection.execute(
+        "SELECT p.replay_of::text FROM replays p JOIN redrives r ON r.failure_id = p.id"
+        " WHERE p.replay_of = ANY(%s::uuid[]) AND r.state IN ('planned', 'published')",
+        [list(keys)],
+    )
+    return {key for (key,) in rows}
 
 
 def known_replays(connection: Connection[Any], ids: Collection[str]) -> dict[str, Case]:
