@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from functools import partial
 from typing import Any
 
 import click
@@ -41,13 +40,12 @@ def copied_elsewhere(
         raise click.UsageError("--to-context and --to-server are both given: give one of them.")
     access = access_elsewhere(context, server, os.environ)
     target = f"context {context}" if context else shown(access.servers)
-    counts = count_copies(settings, selection)
+    counts, left_out = count_copies(settings, selection, is_raw=is_raw)
     total, how = sum(counts.values()), "as they were" if is_raw else "masked"
     question = f"{quantity(total, 'events')} would be copied to {target}, {how}"
     if is_dry_run:
-        told = {"to": target, "masked": not is_raw, "events": counts}
-        show = partial(print_table, question, ["subject", "events"], counts.items())
-        return Answer(told, lambda _: show())
+        told = {"to": target, "masked": not is_raw, "events": counts, "left_out": left_out}
+        return Answer(told, lambda _: _show_dry_run(question, counts, left_out))
     if total > settings.redrive_approval_count > 0 and not wants_json():
         console.print(safe(f"{question}."), soft_wrap=True)
         if not is_agreed("Go on?", is_yes=is_approved):
@@ -65,7 +63,18 @@ def copied_elsewhere(
         )
         report = asyncio.run(copying)
     nothing = RedriveError("No event was copied: the reasons are above.")
-    return Answer(report, _show, error=None if report.count or not total else nothing)
+    is_in_vain = not report.count and (total or left_out)
+    return Answer(report, _show, error=nothing if is_in_vain else None)
+
+
+def _show_dry_run(title: str, counts: dict[str, int], left_out: dict[str, int]) -> None:
+    print_table(title, ["subject", "events"], counts.items())
+    _show_left_out(left_out)
+
+
+def _show_left_out(left_out: dict[str, int]) -> None:
+    for reason, count in left_out.items():
+        console.print(f"{count:,} left out: {safe(reason)}.", soft_wrap=True)
 
 
 def _show(report: CopyReport) -> None:
@@ -74,8 +83,7 @@ def _show(report: CopyReport) -> None:
         safe(f"{quantity(report.count, 'events')} copied to {report.target}, {how}."),
         soft_wrap=True,
     )
-    for reason, count in report.left_out.items():
-        console.print(f"{count:,} left out: {safe(reason)}.", soft_wrap=True)
+    _show_left_out(report.left_out)
     if report.limit_reached:
         console.print(LIMIT_REACHED)
     console.print("[dim]No failure changed here, and no outcome will be reported.[/dim]")

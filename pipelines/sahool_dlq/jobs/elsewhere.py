@@ -17,10 +17,10 @@ from sahool_dlq.reproduce.elsewhere import (
     Copy,
     Publisher,
     check_elsewhere,
-    masked_copies,
+    masked_copy,
     raw_copy,
 )
-from sahool_dlq.reproduce.export import selected_places
+from sahool_dlq.reproduce.export import selected_events, selected_places
 from sahool_dlq.reproduce.raw import AT_ONCE, Missing
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.audit import audit
@@ -45,15 +45,23 @@ class CopyReport:
         return sum(self.copied.values())
 
 
-def count_copies(settings: Settings, selection: Selection) -> dict[str, int]:
-    """The failures that a copy would be made of, by subject, as of the last drain."""
-    counts: Counter[str] = Counter()
+def count_copies(
+    settings: Settings, selection: Selection, *, is_raw: bool
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The events that would be copied, by subject, and those left out, by reason; as of the last
+    drain.
+    """
+    copied: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     with open_postgres(settings) as connection:
-        for part in masked_copies(connection, selection):
-            counts.update(
-                "not JSON" if isinstance(each, Missing) else each.subject for each in part
-            )
-    return dict(counts.most_common())
+        for part in selected_events(connection, selection):
+            for row in part:
+                found = masked_copy(row)
+                if isinstance(found, Missing) and not is_raw:
+                    left_out[found.reason] += 1
+                else:
+                    copied[row[1]] += 1
+    return dict(copied.most_common()), dict(left_out.most_common())
 
 
 async def copy_events(
@@ -96,7 +104,8 @@ async def copy_events(
                 if is_raw:
                     await _raw(settings, connection, selection, publisher, detail, actor, reason)
                 else:
-                    for part in masked_copies(connection, selection):
+                    for rows in selected_events(connection, selection):
+                        part = [masked_copy(row) for row in rows]
                         ids = [each.failure_id for each in part if isinstance(each, Copy)]
                         audit(
                             auditing,

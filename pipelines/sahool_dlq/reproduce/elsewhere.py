@@ -6,14 +6,13 @@ for a redrive that its platform does not know, and nothing that happens to it is
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import APIError, NoStreamResponseError
-from psycopg import Connection
 
 from sahool_dlq.connections import find_log
 from sahool_dlq.deadletter.headers import MutableHeaders, headers_of_json
@@ -21,14 +20,12 @@ from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import DLQError, RedriveError
 from sahool_dlq.jetstream.connection import wire_size
 from sahool_dlq.redrive.allowed import check_event_subject
-from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.origin import RefusedError, event_headers
 from sahool_dlq.redrive.publish.rate_limit import Budget
-from sahool_dlq.reproduce.export import selected_events
 from sahool_dlq.reproduce.raw import AT_ONCE, Missing, RawEvent
 from sahool_dlq.settings import Settings
 
-__all__ = ["COPY_OF", "Copy", "Publisher", "check_elsewhere", "masked_copies", "raw_copy"]
+__all__ = ["COPY_OF", "Copy", "Publisher", "check_elsewhere", "masked_copy", "raw_copy"]
 
 COPY_OF = "Dlq-Copy-Of"
 """The header of a copy: the id of the failure. No consumer reads it."""
@@ -50,20 +47,15 @@ def raw_copy(event: RawEvent) -> Copy:
     return Copy(event.failure_id, event.subject, event.body, event_headers(event.headers))
 
 
-def masked_copies(
-    connection: Connection[Any], selection: Selection
-) -> Iterator[list[Copy | Missing]]:
-    """The events of a selection, masked as stored, oldest first, in parts.
+def masked_copy(row: Sequence[Any]) -> Copy | Missing:
+    """The copy of a row of `selected_events`, masked as stored.
 
-    A body that is not JSON is missing: nobody can tell what a masked part of it would mean.
+    A body that is not JSON is missing: nobody can tell what a masked part of it would mean. So is
+    one that was decoded: it is stored as JSON, which its consumer does not expect.
     """
-    for part in selected_events(connection, selection):
-        yield [_masked(*row) for row in part]
-
-
-def _masked(
-    failure_id: str, subject: str, headers: Any, encoding: str | None, body: str
-) -> Copy | Missing:
+    failure_id, subject, headers, encoding, body_format, body = row
+    if body_format is not None:
+        return Missing(failure_id, f"its body is {body_format}, so only --raw copies it")
     if encoding not in (None, "json") or body.startswith(('{"raw_data"', '{"refused"')):
         return Missing(failure_id, "its body is not JSON, so only --raw copies it")
     return Copy(failure_id, subject, body.encode(), event_headers(headers_of_json(headers or {})))

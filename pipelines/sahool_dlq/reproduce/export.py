@@ -71,10 +71,12 @@ def selected_failures(
 def selected_events(
     connection: Connection[Any], selection: Selection
 ) -> Iterator[Sequence[tuple[Any, ...]]]:
-    """Id, subject, headers (parsed), payload_encoding and body (JSON) of each failure, masked."""
+    """Of each failure, masked: id, subject, headers (parsed), payload_encoding, body_format, body
+    (JSON).
+    """
     columns = (
         "f.id::text, f.original_subject, f.original_headers, f.payload_encoding,"
-        " f.original_data::text"
+        " f.body_format, f.original_data::text"
     )
     return _parts(connection, selection, columns, _FETCHED)
 

@@ -1,5 +1,6 @@
 """`dlq redrive --to-context`: copies on a second NATS, with a consumer and a log there."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,28 @@ async def test_raw_copies_have_the_original_bytes_and_each_reading_is_in_the_aud
     [row] = query(settings, "SELECT * FROM audit_log WHERE action = 'payload.copied'")
     assert {str(each) for each in row["failure_ids"]} == {failure, binary}
     assert (row["reason"], row["detail"]["masked"]) == ("debug", False)
+
+
+async def test_an_encoded_body_is_copied_raw_or_not_at_all(
+    settings: Settings, client: Client, staging: NatsServer
+) -> None:
+    """What is stored of it is JSON, and its consumer there expects the format of its headers."""
+    packed = gzip.compress(BODY)
+    await fail_on(settings, client, [packed], {"Content-Encoding": "gzip"})
+    there = elsewhere(settings, staging)
+    copy = ("redrive", "--service", "ndvi", "--to-server", staging.url, "--reason", "debug")
+    async with connected(staging.url) as other:
+        await ensure_streams(other.jetstream(), there.stream_names)
+        reason = "its body is gzip, so only --raw copies it"
+        dry = json.loads((await dlq(settings, *copy, "--dry-run", "--json")).stdout)
+        assert (dry["events"], dry["left_out"]) == ({}, {reason: 1})
+        masked = await dlq(settings, *copy)
+        assert (masked.exit_code, f"1 left out: {reason}." in masked.stdout) == (1, True)
+        async with Service(there).running() as service:
+            await dlq(settings, *copy, "--raw")
+            await seen(service, 1)
+    [context] = service.seen
+    assert context.data == packed
 
 
 async def test_the_same_nats_is_refused_and_a_dry_run_copies_nothing(
