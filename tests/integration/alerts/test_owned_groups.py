@@ -26,8 +26,8 @@ TRACE = """Traceback (most recent call last):
   File "/app/services/{service}/handler.py", line 12, in handle
     save(field)
   File "/app/services/{service}/store.py", line 40, in save
-    raise DatabaseError("no space")
-app.errors.DatabaseError: no space
+    raise DatabaseError("no space for {service}")
+app.errors.DatabaseError: no space for {service}
 """
 
 Fail = Callable[..., Awaitable[str]]
@@ -49,7 +49,7 @@ def fail(settings: Settings, client: Client) -> Fail:
         times = dict.fromkeys(("first_attempt_at", "last_attempt_at", "dlq_timestamp"), now)
         facts = {
             "error_type": "app.errors.DatabaseError",
-            "error_message": "no space",
+            "error_message": f"no space for {service}",
             "source_service": service,
             "stack_trace": TRACE.format(service=service),
         }
@@ -177,7 +177,8 @@ async def test_a_lost_database_gets_owner_note_and_mute_back(
     assert told.rows() == [("triage.group", group, None, None)] * 2
 
     js = client.jetstream()
-    await js.purge_stream(settings.dlq_stream)  # so that only the lake has it
+    for sequence in range(1, (await js.stream_info(settings.dlq_stream)).state.last_seq + 1):
+        await js.delete_msg(settings.dlq_stream, sequence)  # so that only the lake has it
     dsn = settings.postgres_dsn.get_secret_value()
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("DROP SCHEMA dlq CASCADE")
