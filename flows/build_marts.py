@@ -11,7 +11,7 @@ from prefect import State, flow
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.advice import by_urgency
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS, printable_frames
-from sahool_dlq.jobs.groups import with_care
+from sahool_dlq.jobs.care import with_care
 from sahool_dlq.jobs.lookup import samples
 from sahool_dlq.jobs.marts import MartsReport, build_all_marts, escalating_groups, stored_marts
 from sahool_dlq.orchestration.pages import (

@@ -10,7 +10,8 @@ import click
 from sahool_dlq.cli.output import cell, console, safe
 from sahool_dlq.cli.verb import BY, Answer, verb
 from sahool_dlq.errors import GroupError
-from sahool_dlq.jobs.groups import GroupEdit, care_of, change_group, mute_from, mute_in_words
+from sahool_dlq.jobs.care import care_of, mute_in_words
+from sahool_dlq.jobs.groups import GroupEdit, change_group, mute_from
 from sahool_dlq.jobs.redrive import known_group
 from sahool_dlq.settings import Settings
 
@@ -78,7 +79,7 @@ def _show(row: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if value:
             console.print(f"  [cyan]{name:<8}[/cyan] {cell(value)}", soft_wrap=True)
-    if len(row) == 1:
+    if not any(value for name, value in facts.items() if name != "group"):
         console.print("Nobody owns it. --owner, --note, --ticket, --label and --mute change that.")
     console.print(f"[dim]Its failures: dlq show {safe(row['group_id'])}[/dim]")
 

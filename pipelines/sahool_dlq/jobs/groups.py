@@ -1,18 +1,16 @@
-"""Failure groups that people own: the complete job of a change, and the changes for screens.
+"""The complete job of a change of a failure group that people own.
 
 A change is in the audit before it is in the log, and drained before its job returns.
 """
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
-import polars as pl
 from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 
@@ -26,32 +24,15 @@ from sahool_dlq.deadletter.group_changes import (
     TEXT_LIMITS,
     Mute,
 )
-from sahool_dlq.errors import DLQError, GroupError, ServerUnavailableError
+from sahool_dlq.errors import GroupError, ServerUnavailableError
+from sahool_dlq.jobs.care import care_of
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.redrive.choose.selection import duration
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.audit import audit
-from sahool_dlq.stores.postgres.group_care import group_care
+from sahool_dlq.stores.postgres.group_care import care_of_group
 
-__all__ = [
-    "CARE",
-    "GroupEdit",
-    "care_of",
-    "change_group",
-    "mute_from",
-    "mute_in_words",
-    "with_care",
-]
-
-CARE: dict[str, pl.DataType] = {
-    "owner": pl.String(),
-    "owner_source": pl.String(),
-    "note": pl.String(),
-    "ticket": pl.String(),
-    "labels": pl.String(),
-    "muted": pl.String(),
-}
-"""The columns that `with_care` adds: texts for people, null where nothing was said."""
+__all__ = ["GroupEdit", "change_group", "mute_from"]
 
 _MORE = re.compile(r"([0-9]+)[ -]?more")
 
@@ -143,46 +124,7 @@ async def change_group(
                     f"The log cannot be written ({error!r}), so nothing was changed: try again."
                 ) from error
         await drain_log(settings)
-        return _row(connection, group_id)
-
-
-def care_of(settings: Settings, group_id: str) -> dict[str, Any]:
-    """The row of a group in `group_care`; of a group that nobody owns or changed, its id only."""
-    with open_postgres(settings) as connection:
-        return _row(connection, group_id)
-
-
-def mute_in_words(row: Mapping[str, Any]) -> str | None:
-    """How long the mute in a row of `group_care` lasts; None if it does not hold."""
-    if not row.get("is_muted"):
-        return None
-    if row["mute_until"] is not None:
-        return f"until {row['mute_until'].astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    if row["mute_more"] is not None:
-        left = row["mute_more"] - row["further_count"]
-        return f"until {left:,} more {'failure' if left == 1 else 'failures'}"
-    return "until it escalates"
-
-
-def with_care(settings: Settings, failure_groups: pl.DataFrame) -> pl.DataFrame:
-    """The mart with the columns of `CARE`; all null if PostgreSQL does not answer."""
-    rows: list[dict[str, Any]] = []
-    with suppress(DLQError), open_postgres(settings) as connection:
-        rows = group_care(connection)
-    known = [
-        {
-            **{name: row[name] for name in ("group_id", *CARE) if name in row},
-            "labels": ", ".join(row["labels"] or ()) or None,
-            "muted": mute_in_words(row),
-        }
-        for row in rows
-    ]
-    care = pl.DataFrame(known, schema={"group_id": pl.String(), **CARE})
-    return failure_groups.join(care, on="group_id", how="left", maintain_order="left")
-
-
-def _row(connection: Connection[Any], group_id: str) -> dict[str, Any]:
-    return next(iter(group_care(connection, group_id)), {"group_id": group_id})
+    return care_of(settings, group_id)
 
 
 def _checked(settings: Settings, edit: GroupEdit) -> dict[str, Any]:
@@ -214,7 +156,7 @@ def _checked(settings: Settings, edit: GroupEdit) -> dict[str, Any]:
 
 
 def _check_mute(connection: Connection[Any], group_id: str, edit: GroupEdit) -> None:
-    row = _row(connection, group_id)
+    row = care_of_group(connection, group_id)
     if edit.is_unmuted and row.get("muted_at") is None:
         raise GroupError(f"The group {group_id} is not muted.")
     if edit.mute == Mute():

@@ -17,7 +17,7 @@ from sahool_dlq.analysis.report.sections import printable_frames
 from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.analysis.report.trends import group_trends
 from sahool_dlq.errors import QueryError, UnknownNameError
-from sahool_dlq.jobs.groups import with_care
+from sahool_dlq.jobs.care import with_care
 from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake

@@ -20,7 +20,7 @@ from sahool_dlq.analysis.report.sections import (
 from sahool_dlq.analysis.report.young import MOMENTS_SQL, is_young
 from sahool_dlq.connections import open_postgres
 from sahool_dlq.errors import DLQError, ReportError
-from sahool_dlq.jobs.groups import with_care
+from sahool_dlq.jobs.care import with_care
 from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings

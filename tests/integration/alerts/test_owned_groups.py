@@ -13,9 +13,10 @@ from sahool_dlq.alerts import evaluate, outbox
 from sahool_dlq.alerts.evaluate import evaluate_alerts
 from sahool_dlq.deadletter.group_changes import Mute
 from sahool_dlq.errors import GroupError
+from sahool_dlq.jobs.care import care_of, mute_in_words
 from sahool_dlq.jobs.decisions import audit_trail
 from sahool_dlq.jobs.drain import drain_log
-from sahool_dlq.jobs.groups import GroupEdit, care_of, change_group, mute_in_words
+from sahool_dlq.jobs.groups import GroupEdit, change_group
 from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate

@@ -7,7 +7,8 @@ import pytest
 
 from sahool_dlq.deadletter.group_changes import Mute
 from sahool_dlq.errors import GroupError
-from sahool_dlq.jobs.groups import GroupEdit, mute_from, mute_in_words
+from sahool_dlq.jobs.care import mute_in_words
+from sahool_dlq.jobs.groups import GroupEdit, mute_from
 
 NOW = datetime(2026, 11, 30, 18, tzinfo=UTC)
 

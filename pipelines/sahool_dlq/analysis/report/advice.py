@@ -75,7 +75,7 @@ def chance_in_words(group: Mapping[str, Any]) -> str:
 def care_in_words(group: Mapping[str, Any]) -> str:
     """Who owns a group, whether it is muted, and what else people said of it; empty if nothing.
 
-    `group` is a row of `failure_groups` with the columns of `jobs.groups.CARE`, if they are known.
+    `group` is a row of `failure_groups` with the columns of `jobs.care.CARE`, if they are known.
     """
     muted = group.get("muted")
     said = group.get("owner"), muted and f"muted {muted}", group.get("labels"), group.get("ticket")

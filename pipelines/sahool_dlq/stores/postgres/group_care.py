@@ -13,6 +13,7 @@ from sahool_dlq.deadletter.group_changes import GroupChange, group_change
 from sahool_dlq.deadletter.ownership import Owners
 
 __all__ = [
+    "care_of_group",
     "ended_mutes",
     "forget_owners",
     "group_care",
@@ -123,6 +124,11 @@ def group_care(connection: Connection[Any], group_id: str | None = None) -> list
         f"SELECT * FROM group_care {where} ORDER BY group_id",  # noqa: S608  (our own names, bound values)
         values,
     ).fetchall()
+
+
+def care_of_group(connection: Connection[Any], group_id: str) -> dict[str, Any]:
+    """The row of one group; of a group that nobody owns or changed, only its id."""
+    return next(iter(group_care(connection, group_id)), {"group_id": group_id})
 
 
 def muted_groups(connection: Connection[Any]) -> set[str]:
