@@ -10,7 +10,8 @@ from prefect import State, flow
 
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.advice import by_urgency
-from sahool_dlq.analysis.report.sections import NEEDED_MARTS
+from sahool_dlq.analysis.report.sections import NEEDED_MARTS, printable_frames
+from sahool_dlq.jobs.care import with_care
 from sahool_dlq.jobs.lookup import samples
 from sahool_dlq.jobs.marts import MartsReport, build_all_marts, escalating_groups, stored_marts
 from sahool_dlq.orchestration.pages import (
@@ -72,6 +73,8 @@ async def _show(settings: Settings, marts: Mapping[str, pl.DataFrame], now: date
         await form_of("redrive-group/redrive-group"),
         await form_of("dry-run/dry-run"),
     )
+    owned = await asyncio.to_thread(with_care, settings, marts["failure_groups"])
+    marts = {**marts, **printable_frames({"failure_groups": owned})}
     groups = by_urgency(marts["failure_groups"]).head(MOST_GROUPS).to_dicts()
     ids = [group["sample_failure_id"] for group in groups]
     said = await asyncio.to_thread(samples, settings, ids)

@@ -41,6 +41,10 @@ class RedriveError(DLQError):
     """A redrive cannot be planned or executed."""
 
 
+class GroupError(DLQError):
+    """A failure group cannot be changed in this way."""
+
+
 class DeadLetterLimitError(DLQError):
     """A consumer dead-lettered nearly everything and stopped."""
 

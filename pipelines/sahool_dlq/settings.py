@@ -25,6 +25,7 @@ from sahool_dlq.jetstream.stream_names import StreamNames
 
 if TYPE_CHECKING:  # these imports are slow, and most verbs mask nothing
     from sahool_dlq.deadletter.decoding.decoders import Decoders
+    from sahool_dlq.deadletter.ownership import Owners
     from sahool_dlq.deadletter.redaction.redactor import Redactor
     from sahool_dlq.deadletter.rules import Rules
 
@@ -106,7 +107,7 @@ class Settings(BaseSettings):
         90, gt=0, description="days after which rows of failed_payloads are deleted"
     )
     rules_file: Path | None = Field(
-        None, description="TOML file with your rules for redaction, groups and decoding"
+        None, description="TOML file with your rules for redaction, groups, owners and decoding"
     )
     schema_registry_url: SecretStr | None = Field(
         None, description="address of the schema registry for events in Avro"
@@ -232,6 +233,17 @@ class Settings(BaseSettings):
         folder = (self.rules_file or Path()).parent
         try:
             return decoders_of(rules.decoding, folder, self.schema_registry_url)
+        except (OSError, ValueError) as error:
+            raise self._rules_error(error) from error
+
+    def owners(self, rules: "Rules") -> "Owners":
+        """The owners by these rules; raises SettingsError if their file cannot be used."""
+        from sahool_dlq.deadletter.ownership import Owners
+
+        file, folder = rules.ownership.codeowners, (self.rules_file or Path()).parent
+        try:
+            text = (folder / file).read_text() if file else ""
+            return Owners(rules.ownership, text, rules.grouping.frames)
         except (OSError, ValueError) as error:
             raise self._rules_error(error) from error
 

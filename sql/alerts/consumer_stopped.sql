@@ -23,7 +23,7 @@ CROSS JOIN LATERAL (
         p.scope,
         p.above
     FROM scopes AS p
-    WHERE c.service LIKE p.service AND p.tenant = '%'
+    WHERE c.service LIKE p.service AND p.tenant = '%' AND p.owner = '%'
     ORDER BY p.position
     LIMIT 1
 ) AS s

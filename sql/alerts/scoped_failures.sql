@@ -1,7 +1,9 @@
--- Failures with the part of the rule in which each one counts. PostgreSQL; reads `scopes`.
+-- Failures with the part of the rule in which each one counts; not those of muted groups.
+-- PostgreSQL; reads `scopes`.
 --
--- Grain: one row per failure.
+-- Grain: one row per failure whose group is not muted.
 --   scope, above  name and threshold of the first part of the rule that matches
+--   owner         who owns its group; null if nobody does
 --   the rest      as in `failures`
 SELECT
     s.scope,
@@ -15,8 +17,10 @@ SELECT
     f.original_stream,
     f.consumer_name,
     f.service,
-    f.error_class
+    f.error_class,
+    c.owner
 FROM dlq.failures AS f
+LEFT JOIN dlq.group_care AS c ON c.group_id = f.group_id
 CROSS JOIN LATERAL (
     SELECT
         p.scope,
@@ -25,6 +29,8 @@ CROSS JOIN LATERAL (
     WHERE
         f.service LIKE p.service
         AND COALESCE(f.tenant_id, '') LIKE p.tenant
+        AND COALESCE(c.owner, '') LIKE p.owner
     ORDER BY p.position
     LIMIT 1
 ) AS s
+WHERE c.is_muted IS NOT TRUE

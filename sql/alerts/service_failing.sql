@@ -1,7 +1,8 @@
 -- Services that fail all their messages. PostgreSQL; reads `scoped_failures`, `scopes`, `clock` and
 -- `settings`.
 --
--- Grain: one row per service that failed in the window.
+-- Grain: one row per service that failed in the window, unless only in muted groups. The owner is
+-- that of its latest failure.
 --   value   lower bound of Wilson's 95 % interval of the failed share, if none succeeded: of the
 --           handler calls, if its consumers' totals are known; else of the failures, if its
 --           consumers acknowledged nothing. 0 if some succeeded or there are fewer than
@@ -48,6 +49,7 @@ failed AS (
         COUNT(*) AS failure_count,
         MIN(f.opened_at) AS since,
         (ARRAY_AGG(f.failure_id::text ORDER BY f.opened_at DESC, f.failure_id))[1] AS sample_id,
+        (ARRAY_AGG(f.owner ORDER BY f.opened_at DESC, f.failure_id))[1] AS owner,
         (ARRAY_AGG(f.failure_id::text) FILTER (WHERE NOT f.alert_sent))[1:500] AS unmarked_ids
     FROM scoped_failures AS f
     CROSS JOIN clock AS n
@@ -56,6 +58,19 @@ failed AS (
         f.opened_at > n.drained_until - r.window_minutes * INTERVAL '1 minute'
         AND f.opened_at <= n.now  -- a clock that is ahead would make it last
     GROUP BY f.service
+),
+
+-- Services that failed in muted groups. Their totals do not know groups: if nothing else failed, the
+-- service is left out.
+muted AS (
+    SELECT DISTINCT f.service
+    FROM dlq.failures AS f
+    INNER JOIN dlq.group_care AS g ON g.group_id = f.group_id AND g.is_muted
+    CROSS JOIN clock AS n
+    CROSS JOIN settings AS r
+    WHERE
+        f.opened_at > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+        AND f.opened_at <= n.now
 ),
 
 -- Of services without totals: did any of their consumers acknowledge anything?
@@ -114,6 +129,7 @@ judged AS (
         COALESCE(f.failure_count, 0) AS failure_count,
         COALESCE(f.since, c.since, n.drained_until - r.window_minutes * INTERVAL '1 minute') AS since,
         f.sample_id,
+        f.owner,
         f.unmarked_ids,
         r.least_count,
         r.window_minutes
@@ -123,7 +139,12 @@ judged AS (
     LEFT JOIN progress AS p ON p.service = f.service
     CROSS JOIN clock AS n
     CROSS JOIN settings AS r
-    WHERE f.service IS NOT NULL OR t.handled > t.succeeded OR c.service IS NOT NULL
+    WHERE
+        f.service IS NOT NULL
+        OR (
+            (t.handled > t.succeeded OR c.service IS NOT NULL)
+            AND COALESCE(t.service, c.service) NOT IN (SELECT m.service FROM muted AS m)
+        )
 )
 
 SELECT
@@ -158,7 +179,7 @@ CROSS JOIN LATERAL (
         p.scope,
         p.above
     FROM scopes AS p
-    WHERE j.service LIKE p.service AND p.tenant = '%'
+    WHERE j.service LIKE p.service AND p.tenant = '%' AND COALESCE(j.owner, '') LIKE p.owner
     ORDER BY p.position
     LIMIT 1
 ) AS s

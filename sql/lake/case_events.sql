@@ -7,8 +7,10 @@
 --   published_at  the server's time of the message, UTC
 --   subject       subject of the message
 --   kind          redrive.requested | published | succeeded | unroutable | refused | expired | too_late |
---                 outcome_unknown, triage.resolved | discarded | parked | unparked | alerted
---   failure_id    the root failure, null where the message could not be read
+--                 outcome_unknown, triage.resolved | discarded | parked | unparked | alerted,
+--                 about a group triage.group | unmuted
+--   failure_id    the root failure, null where the message could not be read or is about a group
+--   group_id      of triage.group and unmuted: the group; else null
 --   redrive_id    the redrive that it is about, null for decisions
 --   batch_id      the batch of the redrive, null if it has none
 --   attempt       1 for the first redrive; 1001 for the first after the case was reopened

@@ -16,10 +16,11 @@ from sahool_dlq.alerts import store
 from sahool_dlq.alerts.channels import Channel, open_channels
 from sahool_dlq.alerts.findings import Finding, find
 from sahool_dlq.alerts.message import Incident, Message
+from sahool_dlq.alerts.mutes import end_mutes
 from sahool_dlq.alerts.observe import Look, keep, look, silent_consumers, stopped_consumers
 from sahool_dlq.alerts.outbox import TRIES_SECONDS, deliver, say
 from sahool_dlq.alerts.rules import AlertRules, alert_rules
-from sahool_dlq.alerts.states import Alert, Step, step
+from sahool_dlq.alerts.states import ACTOR, Alert, Step, step
 from sahool_dlq.alerts.text import headline
 from sahool_dlq.connections import open_lock, open_nats, open_postgres
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
@@ -32,7 +33,6 @@ __all__ = ["AlertsReport", "evaluate_alerts", "send_test", "what_is_found"]
 
 logger = logging.getLogger(__name__)
 
-ACTOR = "dlq-alerts"
 _LOCK_TRIES = 300  # five a second, until another evaluation has ended
 
 
@@ -75,6 +75,7 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
                 findings = what_is_found(connection, rules)
                 titles = _advance(connection, rules, findings, channels, now)
             lock.check()  # another evaluation would send the same
+            await end_mutes(settings, connection, now)
             sent = await deliver(connection, channels, now)
             marked = await _mark(settings, connection, findings)
             alerts = store.firing_alerts(connection)

@@ -46,13 +46,17 @@ def find(connection: Connection[Any], rules: AlertRules, rule: Rule) -> list[Fin
 def finding_sql(rules: AlertRules, rule: Rule) -> str:
     """The statement of a rule, without parameters; one row per `Finding`."""
     scopes = [
-        (place, scope.name, sql_pattern(scope.service), sql_pattern(scope.tenant), scope.above)
+        (
+            *(place, scope.name),
+            *map(sql_pattern, (scope.service, scope.tenant, scope.owner)),
+            scope.above,
+        )
         for place, scope in enumerate(rules.scopes(rule))
     ]
     settings = [(rule.window_minutes, rule.least_count, error_classes(rule))]
     return (
-        "WITH scopes (position, scope, service, tenant, above) AS (\n"
-        f"VALUES {_rows(scopes, 'int', 'text', 'text', 'text', 'float8')}\n),\n"
+        "WITH scopes (position, scope, service, tenant, owner, above) AS (\n"
+        f"VALUES {_rows(scopes, 'int', 'text', 'text', 'text', 'text', 'float8')}\n),\n"
         "settings (window_minutes, least_count, error_types) AS (\n"
         f"VALUES {_rows(settings, 'float8', 'int', 'text[]')}\n),\n"
         f"clock AS MATERIALIZED (\n{_bare('alerts/clock.sql')}),\n"

@@ -48,8 +48,8 @@ class GroupNotifier:
 
     Called with a dead letter, it returns once a channel has accepted a message that covers it, and
     raises UndeliveredError if none has within ten seconds; sending to a channel that is down
-    continues in the background. Without channels the message is logged. Use it as an async context
-    manager.
+    continues in the background. Without channels the message is logged. Nothing is sent about a
+    group while `is_muted` says so. Use it as an async context manager.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class GroupNotifier:
         cooldown_seconds: float,
         gather_seconds: float = _GATHER_SECONDS,
         on_message: Callable[[Message], None] | None = None,
+        is_muted: Callable[[str], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channels = channels
@@ -69,6 +70,7 @@ class GroupNotifier:
         self._cooldown_seconds = cooldown_seconds
         self._gather_seconds = gather_seconds
         self._on_message = on_message or _log
+        self._is_muted = is_muted
         self._clock = clock
         self._outages: dict[str, _Outage] = {}
         self._deliveries: set[asyncio.Task[bool]] = set()
@@ -87,8 +89,10 @@ class GroupNotifier:
             channel.close()
 
     async def __call__(self, event: DLQEvent) -> None:
-        """Make sure that a message covers this dead letter."""
+        """Make sure that a message covers this dead letter, unless its group is muted."""
         group_id = group_of(event, self._redactor, self._grouping)
+        if self._is_muted(group_id):
+            return
         now = self._clock()
         outage = self._outage(event, group_id, now)
         outage.count += 1

@@ -54,11 +54,12 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Other thresholds and channels for some services or tenants; wildcards `*` and `?`."""
+    """Other thresholds and channels for some services, tenants or owners; wildcards `*` and `?`."""
 
     rule: str = "*"
     service: str = "*"
     tenant: str = "*"
+    owner: str = "*"  # of the failure's group
     above: NotNegative | None = None
     severity: Severity | None = None
     channels: tuple[str, ...] | None = None
@@ -66,13 +67,14 @@ class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a rule: failures of these services and tenants; the first matching scope takes
-    them.
+    """A part of a rule: failures of these services, tenants and owners; the first matching scope
+    takes them.
     """
 
     name: str
     service: str
     tenant: str
+    owner: str
     above: float
     severity: Severity
     channels: tuple[str, ...]
@@ -107,6 +109,7 @@ class AlertRules(msgspec.Struct, frozen=True, kw_only=True):
                     name=_name(override),
                     service=override.service,
                     tenant=override.tenant,
+                    owner=override.owner,
                     above=above if override.is_enabled else float("inf"),
                     severity=override.severity or rule.severity,
                     channels=rule.channels if override.channels is None else override.channels,
@@ -116,6 +119,7 @@ class AlertRules(msgspec.Struct, frozen=True, kw_only=True):
             name=EVERYTHING,
             service="*",
             tenant="*",
+            owner="*",
             above=rule.above,
             severity=rule.severity,
             channels=rule.channels,
@@ -183,8 +187,10 @@ def read_alert_rules(changes: str = "") -> AlertRules:
             raise ValueError(f"there is no rule {override.rule} to override")
         if any(rule.name == override.rule and not rule.by_service for rule in rules):
             raise ValueError(f"{override.rule} is about the pipeline, not about services")
-        if (override.service, override.tenant) == ("*", "*"):
-            raise ValueError(f"the override of {override.rule} names no service and no tenant")
+        if (override.service, override.tenant, override.owner) == ("*", "*", "*"):
+            raise ValueError(
+                f"the override of {override.rule} names no service, no tenant and no owner"
+            )
     link = _convert(own.get("link", shipped["link"]), str, "link")
     return AlertRules(rules=tuple(rules), overrides=tuple(overrides), link=link)
 
@@ -203,8 +209,8 @@ def sql_pattern(wildcard: str) -> str:
 def _name(override: Override) -> str:
     parts = [
         f"{key} {value}"
-        for key, value in (("service", override.service), ("tenant", override.tenant))
-        if value != "*"
+        for key in ("service", "tenant", "owner")
+        if (value := getattr(override, key)) != "*"
     ]
     return ", ".join(parts)
 

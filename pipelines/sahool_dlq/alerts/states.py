@@ -12,6 +12,9 @@ from datetime import datetime, timedelta
 from sahool_dlq.alerts.findings import Finding
 from sahool_dlq.alerts.rules import Rule
 
+ACTOR = "dlq-alerts"
+"""Who writes about alerts to the log."""
+
 
 @dataclass(frozen=True, slots=True)
 class Alert:

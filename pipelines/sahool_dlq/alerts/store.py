@@ -133,7 +133,8 @@ def samples_of(connection: Connection[Any], ids: Iterable[str]) -> dict[str, Sam
     """The failures with these ids, for a message."""
     rows = connection.execute(
         "SELECT f.id::text, f.error_type, left(f.error_message, 500), service(f),"
-        " f.original_subject FROM failed_events f WHERE f.id = ANY(%s::uuid[])",
+        " f.original_subject, c.owner, c.ticket, c.note FROM failed_events f"
+        " LEFT JOIN group_care c ON c.group_id = f.group_id WHERE f.id = ANY(%s::uuid[])",
         [list(ids)],
     )
     return {row[0]: Sample(*row) for row in rows}

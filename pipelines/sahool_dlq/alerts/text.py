@@ -30,6 +30,9 @@ class Sample:
     error_message: str
     service: str
     subject: str
+    owner: str | None = None  # of its group
+    ticket: str | None = None
+    note: str | None = None
 
 
 def plain(text: str, limit: int = _LINE_LIMIT) -> str:
@@ -86,6 +89,8 @@ def compose(
                 f"Sample: {plain(sample.error_type)} in {plain(sample.service)} on"
                 f" {plain(sample.subject)}: {plain(sample.error_message)}"
             )
+            said = (("Owner", sample.owner), ("Ticket", sample.ticket), ("Note", sample.note))
+            quoted += [f"{name}: {plain(text)}" for name, text in said if text]
     word = "STILL FIRING" if kind == "reminder" else kind.upper()
     rest = f" (+{len(heads) - 1} more)" if len(heads) > 1 else ""
     end = ("\n" if len(heads) == 1 else "\n\n") + "\n".join(quoted) if quoted else ""

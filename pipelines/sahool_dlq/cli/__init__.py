@@ -32,6 +32,7 @@ CHAPTERS = {
         "resolve": "close failures that were repaired by hand",
         "park": "exclude failures from automatic redrives",
         "unpark": "allow redrives of parked failures again",
+        "group": "who owns a group: owner, note, ticket, labels; mute its alerts",
         "erase": "delete all data of one tenant from stream, lake and Postgres",
     },
     "Run": {

@@ -80,6 +80,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "park": ("dlq park --group 1f0c --reason 'wait for release 2.4'",),
     "unpark": ("dlq unpark --group 1f0c --reason 'release 2.4 is out'",),
+    "group": (
+        "dlq group 1f0c",
+        "dlq group 1f0c --owner team-payments --ticket https://t.example/7 --reason 'asked them'",
+        "dlq group 1f0c --mute '100 more' --reason 'known, waits for 2.4'",
+        "dlq group 1f0c --mute escalating --reason 'a sensor that often restarts'",
+    ),
     "erase": (
         "dlq erase --tenant al-waha --dry-run",
         "dlq erase --tenant al-waha --reason 'request 4711' --yes",

@@ -9,6 +9,7 @@ import click
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.advice import (
     by_urgency,
+    care_in_words,
     chance_in_words,
     next_command,
     state_in_words,
@@ -37,10 +38,16 @@ BARS = "Bars: 7 days in steps of 6 hours."
 @verb
 @click.option("--state", type=click.Choice(list(STATES)))
 @click.option("--service", help="only groups of this service")
+@click.option("--owner", help="only groups of this owner")
 @click.option("--limit", default=20, show_default=True, help="maximum number of groups")
 @AS_OF
 def command(
-    settings: Settings, state: str | None, service: str | None, limit: int, as_of: str | None
+    settings: Settings,
+    state: str | None,
+    service: str | None,
+    owner: str | None,
+    limit: int,
+    as_of: str | None,
 ) -> Answer[Any]:
     """List groups of similar failures, the most urgent first.
 
@@ -54,6 +61,7 @@ def command(
         for row in by_urgency(frame).to_dicts()
         if (state is None or row["state"] == state)
         and (service is None or service in (row["services"] or "").split(", "))
+        and (owner is None or owner == row["owner"])
     ]
     told = [as_json(row, trends.get(row["group_id"])) for row in groups]
     return Answer({"groups": told}, lambda _: _show(groups, trends, now, limit))
@@ -104,7 +112,7 @@ def as_json(group: Mapping[str, Any], trend: Trend | None) -> dict[str, Any]:
 def print_groups(
     groups: Iterable[Mapping[str, Any]], trends: Mapping[str, Trend], now: datetime
 ) -> None:
-    """Three lines for each, which fit on a terminal of 80 columns."""
+    """Three lines or more for each, which fit on a terminal of 80 columns."""
     for row in groups:
         ago = seconds_as_text(max((now - row["last_seen_at"]).total_seconds(), 0))
         style = STATES[row["state"]]
@@ -119,6 +127,8 @@ def print_groups(
         )
         trend = trends.get(row["group_id"], "none in 7 days")
         print_line(f"  [cyan]{trend!s:<28}[/cyan]  redrive {chance_in_words(row)}")
+        if care := care_in_words(row):
+            print_line(f"  {safe(care)}")
         if command := next_command(row):
             print_line(f"  {safe(command)}")
         console.print()

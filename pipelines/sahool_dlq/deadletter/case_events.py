@@ -1,9 +1,11 @@
 """Messages about failures after they became dead letters: redrive outcomes and decisions.
 
 Each is a small JSON message on `sahool.redrive.*` or `sahool.triage.*`. The drain applies them, in
-log order, to the status in `failed_events` (see `cases`) and stores all of them in the lake.
+log order, to the status in `failed_events` (see `cases`) and stores all of them in the lake. Those
+of `GROUP_KINDS` are about a group of failures (see `group_changes`).
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,15 +20,21 @@ REDRIVE_KINDS = (
     *("succeeded", "unroutable", "refused", "expired", "too_late", "outcome_unknown"),
 )
 TRIAGE_KINDS = ("resolved", "discarded", "parked", "unparked", "alerted")
-KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for kind in TRIAGE_KINDS}
+GROUP_KINDS = ("triage.group", "triage.unmuted")
+KINDS = {
+    *(f"redrive.{kind}" for kind in REDRIVE_KINDS),
+    *(f"triage.{kind}" for kind in TRIAGE_KINDS),
+    *GROUP_KINDS,
+}
 
 _TEXT_LIMIT = 1_000
 _MOST = 2**31 - 1  # maximum attempt, so that the next one also fits the column
 _NUMBERS = ("attempt", "redrive_cap")
 _TEXTS = (
     *("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "consumer_version", "actor"),
-    *("reason", "resolved_in_version"),
+    *("reason", "resolved_in_version", "group_id"),
 )
+_GROUP_ID = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,6 +47,7 @@ class CaseEvent:
     subject: str
     kind: str  # redrive.published, …, triage.resolved, …; anything else has a parse_error
     failure_id: str | None = None  # the root failure
+    group_id: str | None = None  # of `GROUP_KINDS`, which have no failure_id: what it is about
     redrive_id: str | None = None  # of a decision: about the failure of that redrive
     batch_id: str | None = None
     attempt: int | None = None  # 1 for the first redrive
@@ -74,8 +83,14 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
     fields = _texts_and_numbers(given) | _times(given, message.published_at, problems)
     if kind not in KINDS:
         problems.append(f"unknown subject {message.subject[:100]}")
-    failure = fields.get("failure_id")
-    if not failure or not ids.is_uuid(failure):
+    failure, group = fields.get("failure_id"), fields.pop("group_id", "")
+    if kind in GROUP_KINDS:
+        fields["failure_id"] = None
+        if _GROUP_ID.fullmatch(group):
+            fields["group_id"] = group
+        else:
+            problems.append("missing group_id")
+    elif not failure or not ids.is_uuid(failure):
         problems.append("missing failure_id")
         fields["failure_id"] = None
     elif (kind.startswith("redrive.") or "redrive_id" in fields) and not (

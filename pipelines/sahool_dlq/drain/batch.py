@@ -41,6 +41,9 @@ def build_batch(
         event.reason = redactor.redact_text(event.reason) if event.reason else None
         event.consumer_version = kept_version(event.consumer_version, redactor)
         event.resolved_in_version = kept_version(event.resolved_in_version, redactor)
+        if event.group_id is not None:  # its texts are read from there, as from the lake's copy
+            event.body = redactor.redact_json(event.body)
+            event.actor = redactor.redact_text(event.actor) if event.actor else None
     decoded = decode_all(letters, epoch, stream, decoders)
     return Batch(
         epoch=epoch,

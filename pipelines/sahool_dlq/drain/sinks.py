@@ -15,6 +15,7 @@ from sahool_dlq.settings import Settings
 from sahool_dlq.stores.epoch_ids import Gap, life_of, remember_gap
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.postgres.failed_events import Batch, FailedEvents
+from sahool_dlq.stores.postgres.group_care import refresh_owners
 from sahool_dlq.stores.postgres.payloads import delete_old_payloads
 from sahool_dlq.stores.tombstones import erased_messages
 
@@ -64,7 +65,9 @@ class Sinks:
             "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
         ).fetchone()
         assert row is not None
-        postgres = FailedEvents(connection, state.stream)
+        owners = settings.owners(settings.rules)
+        refresh_owners(connection, owners)
+        postgres = FailedEvents(connection, state.stream, owners)
         if settings.keep_payloads:
             delete_old_payloads(connection, settings.payload_days)
         return cls(connection, epoch, postgres, tables, row[0])

@@ -119,7 +119,7 @@ $JS.API.STREAM.INFO.{bodies} $JS.API.STREAM.MSG.GET.{bodies}
 $O.{bucket}.>
 """
 _DRAIN = """
-{prefix}.triage.alerted {prefix}.redrive.requested
+{prefix}.triage.alerted {prefix}.triage.unmuted {prefix}.redrive.requested
 $JS.API.STREAM.NAMES
 $JS.API.STREAM.INFO.{events} $JS.API.STREAM.INFO.{dead_letters} $JS.API.STREAM.INFO.{totals}
 $JS.API.STREAM.MSG.GET.{dead_letters}

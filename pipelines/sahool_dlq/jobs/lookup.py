@@ -17,6 +17,7 @@ from sahool_dlq.analysis.report.sections import printable_frames
 from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.analysis.report.trends import group_trends
 from sahool_dlq.errors import QueryError, UnknownNameError
+from sahool_dlq.jobs.care import with_care
 from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
@@ -33,9 +34,13 @@ _SAID = (
 
 
 def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dict[str, Trend]]:
-    """The mart of that name as of `now`, and the trends of its groups."""
+    """The mart of that name as of `now`, and the trends of its groups.
+
+    With who owns each group now, see `with_care`.
+    """
     frames = compute_marts(settings, ["failure_groups", "failures_minutely"], now)
-    return frames["failure_groups"], group_trends(frames["failures_minutely"], now)
+    groups = with_care(settings, frames["failure_groups"])
+    return groups, group_trends(frames["failures_minutely"], now)
 
 
 def find_group(

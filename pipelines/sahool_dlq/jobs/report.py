@@ -20,6 +20,7 @@ from sahool_dlq.analysis.report.sections import (
 from sahool_dlq.analysis.report.young import MOMENTS_SQL, is_young
 from sahool_dlq.connections import open_postgres
 from sahool_dlq.errors import DLQError, ReportError
+from sahool_dlq.jobs.care import with_care
 from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings
@@ -59,10 +60,12 @@ class Report:
 
 
 def make_report(settings: Settings, now: datetime) -> Report:
-    """The report as of `now`, from the lake; the last verification comes from PostgreSQL, if it
-    answers.
+    """The report as of `now`, from the lake; the last verification and who owns the groups come
+    from PostgreSQL, if it answers.
     """
     frames = compute_marts(settings, NEEDED_MARTS, now)
+    groups = with_care(settings, frames["failure_groups"])
+    frames |= printable_frames({"failure_groups": groups})
     if is_young(frames["failures_minutely"], now):
         frames |= printable_frames({"moments": query(settings, MOMENTS_SQL)})
     with suppress(DLQError), open_postgres(settings) as connection:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sahool_dlq.alerts.channels import open_channels
 from sahool_dlq.alerts.message import Message
 from sahool_dlq.alerts.notifier import GroupNotifier
+from sahool_dlq.connections import open_postgres
 from sahool_dlq.drain.run import DrainReport
 from sahool_dlq.errors import DLQError, ServerUnavailableError
 from sahool_dlq.events.monitor.consumer import DLQConsumer
@@ -18,6 +19,7 @@ from sahool_dlq.jetstream.access import COMPLETE
 from sahool_dlq.jetstream.address import shown
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.group_care import muted_groups
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ async def watch(
     """
     rules = settings.rules
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
-    screen.drained(await _drain(settings))
+    muted: set[str] = set()
+    screen.drained(await _drain(settings, muted))
     arrived = asyncio.Event()
 
     async def handle(event: DLQEvent) -> DLQAction:
@@ -74,6 +77,7 @@ async def watch(
         rules.grouping,
         cooldown_seconds=settings.alert_cooldown_seconds,
         on_message=screen.alert,
+        is_muted=muted.__contains__,
     ) as notifier:
         consumer = DLQConsumer(config, notifier=notifier)
         if not await consumer.connect():
@@ -85,7 +89,7 @@ async def watch(
         try:
             await consumer.subscribe(handle)
             consumer.start_in_background()
-            drains = asyncio.create_task(_drain_again(settings, screen, arrived, closing))
+            drains = asyncio.create_task(_drain_again(settings, screen, muted, arrived, closing))
             await stop.wait()
         finally:
             await consumer.close()
@@ -95,7 +99,11 @@ async def watch(
 
 
 async def _drain_again(
-    settings: Settings, screen: Screen, arrived: asyncio.Event, closing: asyncio.Event
+    settings: Settings,
+    screen: Screen,
+    muted: set[str],
+    arrived: asyncio.Event,
+    closing: asyncio.Event,
 ) -> None:
     """Drain whenever a dead letter has arrived, and regularly; once more when closing."""
     pause = 1.0
@@ -109,7 +117,7 @@ async def _drain_again(
             await asyncio.sleep(_SETTLE_SECONDS)
         arrived.clear()
         try:
-            screen.drained(await _drain(settings))
+            screen.drained(await _drain(settings, muted))
             pause = 1.0
         except DLQError as error:
             logger.warning("The drain failed: %s", error)
@@ -122,6 +130,18 @@ async def _drain_again(
                 return
 
 
-async def _drain(settings: Settings) -> DrainReport:
-    """A drain in a separate thread, because its disk work would delay heartbeats."""
-    return await asyncio.to_thread(lambda: asyncio.run(drain_log(settings)))
+async def _drain(settings: Settings, muted: set[str]) -> DrainReport:
+    """A drain in a separate thread, because its disk work would delay heartbeats.
+
+    `muted` is then the groups whose mute holds.
+    """
+
+    def work() -> DrainReport:
+        report = asyncio.run(drain_log(settings))
+        with open_postgres(settings) as connection:
+            now = muted_groups(connection)
+        muted.intersection_update(now)
+        muted.update(now)
+        return report
+
+    return await asyncio.to_thread(work)

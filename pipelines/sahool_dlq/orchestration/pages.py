@@ -17,6 +17,7 @@ from prefect.exceptions import ObjectNotFound
 
 from sahool_dlq.analysis.report.advice import (
     by_urgency,
+    care_in_words,
     chance_in_words,
     next_command,
     state_in_words,
@@ -42,6 +43,7 @@ _NARROW = {  # of the report's sections, the columns for which a run's page has 
     "Health per service": ("service", "alert", "failures 24 h", "open", "oldest open"),
     "Redrive outcomes": ("error type", "redrives", "succeeded", "failed"),
 }
+_CARE = ("owner", "ticket", "labels", "muted", "note")
 Form = Callable[[Mapping[str, Any]], str]
 """The address of a deployment's form with these parameters."""
 
@@ -78,20 +80,24 @@ def dead_letters_page(
     shown = by_urgency(marts["failure_groups"]).head(MOST_GROUPS).to_dicts()
     more = marts["failure_groups"].height - len(shown)
     note = f"{more:,} more groups: `dlq groups`." if more > 0 else ""
+    is_owned = any(map(care_in_words, shown))
     groups = Section(
         "Failure groups",
-        ("what", "state", "open", "go to"),
-        tuple(_row(group, pages[group["group_id"]], redrive) for group in shown),
+        ("what", "state", "open", *(("owner",) if is_owned else ()), "go to"),
+        tuple(_row(group, pages[group["group_id"]], redrive, is_owned=is_owned) for group in shown),
         note,
     )
     others = [_narrow(found[title], columns) for title, columns in _NARROW.items()]
     return as_markdown([groups, *others], now, headline(marts, now), figures=figures)
 
 
-def _row(group: dict[str, Any], page: str, redrive: Form | None) -> tuple[Any, ...]:
+def _row(
+    group: dict[str, Any], page: str, redrive: Form | None, *, is_owned: bool
+) -> tuple[Any, ...]:
     links = _links(group, (("redrive", redrive, {"group": group["group_id"]}),))
     links = Links((("page", page), *links.addresses))
-    return what_failed(group, _LONGEST), state_in_words(group), group["open_count"], links
+    owner = (_cut(care_in_words(group)),) if is_owned else ()
+    return what_failed(group, _LONGEST), state_in_words(group), group["open_count"], *owner, links
 
 
 def _cut(text: Any) -> Any:
@@ -144,6 +150,7 @@ def group_page(
             ("tenants", group["tenant_count"]),
             ("services", group["services"]),
             ("consumers", group["consumers"]),
+            *((name, said) for name in _CARE if (said := group.get(name))),
             ("first seen", group["first_seen_at"]),
             ("last seen", group["last_seen_at"]),
             ("a redrive works", chance_in_words(group)),

@@ -6,13 +6,9 @@ from datetime import UTC, datetime
 import polars as pl
 
 from sahool_dlq.deadletter.case_events import CaseEvent
-from sahool_dlq.deadletter.record import FINGERPRINT_COLUMNS
-from sahool_dlq.deadletter.rows import CASE_EVENT_SCHEMA
+from sahool_dlq.deadletter.rows import EVENT_SCHEMA
 from sahool_dlq.stores.epoch_ids import epoch_order
 from sahool_dlq.stores.postgres.failed_events import Batch
-
-_ADDED = {*FINGERPRINT_COLUMNS, "dlq_date"}
-_EVENT_FIELDS = [name for name in CASE_EVENT_SCHEMA if name not in _ADDED]
 
 
 def batch_of(
@@ -26,7 +22,7 @@ def batch_of(
     return Batch(
         epoch=epoch,
         last_sequence=last if last_sequence is None else last_sequence,
-        events=[CaseEvent(**row) for row in events.select(_EVENT_FIELDS).iter_rows(named=True)],
+        events=[CaseEvent(**row) for row in events.select(*EVENT_SCHEMA).iter_rows(named=True)],
         letter_frame=letters,
         event_frame=events,
         last_timestamp_ns=int(last_at.timestamp() * 1_000_000) * 1000,

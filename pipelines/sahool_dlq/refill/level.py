@@ -121,7 +121,8 @@ class Leveller:
     def _fill_postgres(self, epoch: str, after: int, up_to: int) -> None:
         if up_to <= after:
             return
-        sink = FailedEvents(self.connection, self.state.stream)
+        owners = self.settings.owners(self.settings.rules)
+        sink = FailedEvents(self.connection, self.state.stream, owners)
         step, before, low = self.settings.drain_batch_messages, self.filled, after
         # By rows, for a stream may have few messages in billions of sequences.
         is_wanted = (pl.col("epoch") == epoch) & pl.col("dlq_sequence").is_between(after + 1, up_to)

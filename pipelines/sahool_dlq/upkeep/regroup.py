@@ -30,6 +30,7 @@ from sahool_dlq.stores.lake.files import LakeFile
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import check_owner
+from sahool_dlq.stores.postgres.group_care import forget_owners
 
 _BATCH_ROWS = 5_000  # of one transaction
 _TRIES = 5  # at a day's files, which a compaction may take away meanwhile
@@ -111,6 +112,8 @@ def regroup(
             tell()
         for _ in _regroup_rows(connection, lake, rules, report.postgres, is_dry_run=is_dry_run):
             tell()
+        if report.postgres.rows and not is_dry_run:
+            forget_owners(connection)
     report.seconds = round(time.monotonic() - started, 3)
     return report
 

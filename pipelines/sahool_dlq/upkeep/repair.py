@@ -100,7 +100,8 @@ class Repair:
         chains = letters.filter(pl.col("failure_id").is_in(ids)).select(roots).to_series().unique()
         letters = letters.filter(roots.is_in(chains.to_list()))
         events = events.filter(pl.col("failure_id").is_in(letters["failure_id"].to_list()))
-        postgres = FailedEvents(self._connection, self._state.stream)
+        owners = self._settings.owners(self._settings.rules)
+        postgres = FailedEvents(self._connection, self._state.stream, owners)
         postgres.refold(list(by_epoch(letters, events)))
 
     def _from_left_files(self, picture: Picture) -> dict[str, list[pl.DataFrame]]:

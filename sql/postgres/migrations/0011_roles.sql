@@ -65,9 +65,11 @@ BEGIN
             ('dlq_drain', 'SELECT, INSERT', 'drain_epochs drain_anchors service_totals verifications'),
             ('dlq_drain', 'SELECT, INSERT, UPDATE', 'platform'),
             ('dlq_drain', 'SELECT, INSERT, DELETE', 'unfounded_outcomes'),
+            ('dlq_drain', 'SELECT, INSERT, UPDATE', 'group_decisions'),
+            ('dlq_drain', 'SELECT, INSERT, UPDATE, DELETE', 'ruled_owners'),
             ('dlq_drain', 'SELECT, UPDATE', 'redrives'),
             ('dlq_drain', 'SELECT', 'erasures schema_migrations stopped_consumers failures'
-                ' answered_redrives redrive_roots'),
+                ' answered_redrives redrive_roots group_care'),
             ('dlq_drain', 'SELECT, INSERT', 'erased_messages'),  -- from the lake's copy
             ('dlq_drain', 'INSERT, DELETE, SELECT (failure_id, stored_at)', 'failed_payloads'),
             ('dlq_redriver', 'SELECT, INSERT, UPDATE', 'redrive_batches redrives'),
@@ -78,7 +80,8 @@ BEGIN
             ('dlq_analyst', 'SELECT', 'failed_events drain_checkpoints drain_epochs drain_anchors'
                 ' stream_gaps redrives service_totals alerts alert_messages stream_samples'
                 ' consumer_samples schema_migrations platform verifications unreached_consumers'
-                ' stopped_consumers failures answered_redrives unfounded_outcomes replays redrive_roots'),
+                ' stopped_consumers failures answered_redrives unfounded_outcomes replays redrive_roots'
+                ' group_decisions ruled_owners group_care'),
             ('dlq_analyst', 'SELECT', marts),
             ('dlq_analyst', format('SELECT (%s)', (
                 SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute

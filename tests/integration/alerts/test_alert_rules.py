@@ -141,6 +141,54 @@ def test_a_service_with_totals_fails_all_its_messages(
     assert finding.is_above == (value > 0.5)
 
 
+MUTED = "INSERT INTO group_decisions (group_id, muted_at, mute_until, changed_at) VALUES"
+MUTED += " ('f00d', now(), now() + interval '1 hour', now())"
+
+
+def test_no_rule_about_failures_counts_those_of_muted_groups(settings: Settings) -> None:
+    add_failures(settings, 60, minutes_ago=1, error_type="DatabaseError")
+    add_failures(settings, 1, minutes_ago=1_500)
+    add_failures(settings, 1, parse_error="not JSON")
+    add_totals(settings, "ndvi-service", (6, 0, 0), (1, 61, 0))
+    names = ("dlq_rate", "critical_errors", "service_failing", "unresolved", "quarantine")
+    assert [len(found(settings, name)) for name in names] == [1] * 5
+    execute(settings, MUTED)
+    assert [found(settings, name) for name in names] == [[]] * 5
+    execute(settings, "UPDATE group_decisions SET mute_until = now()")
+    assert [len(found(settings, name)) for name in names] == [1] * 5
+
+
+def test_a_service_that_also_fails_in_another_group_is_found(settings: Settings) -> None:
+    add_failures(settings, 5)
+    execute(settings, MUTED)
+    add_totals(settings, "ndvi-service", (6, 0, 0), (1, 30, 0))
+    assert found(settings, "service_failing") == []
+    execute(settings, "UPDATE failed_events SET group_id = 'beef' WHERE event_id = 'e1'")
+    finding = one(settings, "service_failing")
+    assert (finding.failure_count, finding.is_above) == (1, True)
+
+
+OWNED = """
+[[overrides]]
+owner = "@acme/*"
+above = 40
+"""
+
+
+def test_an_override_takes_the_failures_of_an_owners_groups(settings: Settings) -> None:
+    add_failures(settings, 60, minutes_ago=1)
+    owned = "INSERT INTO ruled_owners VALUES ('f00d', '@acme/pay', 'rule', 'x')"
+    assert one(settings, "dlq_rate", changes=OWNED).scope == "all"
+    execute(settings, owned)
+    finding = one(settings, "dlq_rate", changes=OWNED)
+    assert (finding.scope, finding.above) == ("owner @acme/*", 40)
+    named = (
+        "INSERT INTO group_decisions (group_id, owner, changed_at) VALUES ('f00d', 'ana', now())"
+    )
+    execute(settings, named)
+    assert one(settings, "dlq_rate", changes=OWNED).scope == "all"  # a person is stronger
+
+
 def test_a_service_that_only_retries_is_found_too(settings: Settings) -> None:
     add_totals(settings, "ndvi-service", (6, 0, 0), (1, 30, 0))
     add_totals(settings, "quiet", (6, 7, 7), (1, 9, 9))

@@ -68,6 +68,22 @@ async def test_an_outage_is_one_message_that_says_what_is_needed() -> None:
     ]
 
 
+async def test_nothing_is_sent_about_a_group_while_it_is_muted() -> None:
+    group = fingerprint("ConnectionError", "no connection to host 1", None).group_id
+    muted = {group}
+    async with (
+        inbox() as box,
+        notifier(open_channels([box.url]), is_muted=muted.__contains__) as notify,
+    ):
+        await asyncio.gather(notify(event(1)), notify(event(2, error_type="DatabaseError")))
+        muted.clear()
+        await notify(event(3))
+    assert [message["title"] for message in box.messages] == [
+        "DatabaseError in satellite-service: 1 dead letter",
+        "ConnectionError in satellite-service: 1 dead letter",
+    ]
+
+
 async def test_each_group_has_its_message_and_the_next_comes_after_the_cooldown() -> None:
     clock = Clock()
     async with inbox() as box, notifier(open_channels([box.url]), clock) as notify:

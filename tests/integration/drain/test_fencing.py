@@ -31,7 +31,7 @@ async def test_postgres_alone_refuses_a_batch_whose_checkpoint_has_moved(
     ((batch, after),) = kept
     (before,) = query(settings, _STATE)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        sleeper = FailedEvents(connection, settings.dlq_stream)
+        sleeper = FailedEvents(connection, settings.dlq_stream, settings.owners(settings.rules))
         with pytest.raises(FencedError, match="moved the checkpoint"):
             sleeper.store(batch, after)
     assert query(settings, _STATE) == [before]  # not even counted as repeats

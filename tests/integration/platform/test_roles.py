@@ -26,9 +26,16 @@ from sahool_dlq.bridge.late import LateAcks
 from sahool_dlq.bridge.run import bridge_pending
 from sahool_dlq.cli import _command
 from sahool_dlq.deadletter import ids
+from sahool_dlq.deadletter.group_changes import Mute
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.embedded import NatsServer, PostgresServer
-from sahool_dlq.errors import FencedError, NotPermittedError, SchemaError, ServerUnavailableError
+from sahool_dlq.errors import (
+    DLQError,
+    FencedError,
+    NotPermittedError,
+    SchemaError,
+    ServerUnavailableError,
+)
 from sahool_dlq.events import (
     ConsumerContext,
     DLQAction,
@@ -48,6 +55,7 @@ from sahool_dlq.jetstream.stored import stored_message
 from sahool_dlq.jobs.adoption import adopt
 from sahool_dlq.jobs.decisions import audit_trail, decide
 from sahool_dlq.jobs.drain import drain_log, migrate_all
+from sahool_dlq.jobs.groups import GroupEdit, change_group
 from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.jobs.payloads import raw_event
 from sahool_dlq.jobs.redrive import preview_redrive, redrive, run_redrive
@@ -188,6 +196,7 @@ MAY_NOT_PUBLISH = {
     "operator": ["sahool.analysis.ndvi", "sahool.dlq.ndvi", "sahool.triage.discarded"],
     "service": [
         *("sahool.triage.discarded", "sahool.redrive.published", "sahool.redrive.requested"),
+        *("sahool.triage.group", "sahool.triage.unmuted"),
         *("$JS.API.STREAM.MSG.GET.SAHOOL_DLQ", "$JS.API.DIRECT.GET.SAHOOL_DLQ"),
         *("$JS.API.CONSUMER.CREATE.SAHOOL_DLQ", "$JS.API.CONSUMER.CREATE.SAHOOL_DLQ.a.sahool.dlq"),
         *("$JS.API.CONSUMER.MSG.NEXT.SAHOOL_DLQ.dlq-monitor", "$JS.ACK.SAHOOL_DLQ.dlq-monitor.1"),
@@ -201,6 +210,7 @@ MAY_NOT_PUBLISH = {
     "drain": [
         *("sahool.analysis.ndvi", "sahool.dlq.ndvi", "sahool.redrive.succeeded"),
         *("sahool.triage.discarded", "sahool.totals.a.b", "$JS.API.STREAM.MSG.DELETE.SAHOOL_DLQ"),
+        "sahool.triage.group",
         *("$JS.API.STREAM.DELETE.SAHOOL_DLQ", "$JS.API.STREAM.UPDATE.SAHOOL_DLQ"),
         "$JS.API.CONSUMER.MSG.NEXT.SAHOOL_EVENTS.ndvi",
     ],
@@ -257,11 +267,13 @@ MAY_NOT = {
         *("UPDATE failed_events SET status = 'resolved'", "TABLE failed_payloads"),
         *("TABLE audit_log", "UPDATE audit_log SET actor = 'a'", "CREATE TABLE a ()"),
         *("UPDATE redrives SET state = 'succeeded'", "SELECT patch FROM redrive_batches"),
+        "UPDATE group_decisions SET owner = 'a'",
     ],
     "analyst": [
         *("TABLE failed_payloads", "SELECT patch FROM redrive_batches", "TABLE audit_log"),
         *("UPDATE failed_events SET status = 'resolved'", "DELETE FROM failed_events"),
         *("DELETE FROM mart_metrics", "CREATE TABLE a ()", "DELETE FROM alerts"),
+        *("UPDATE group_decisions SET owner = 'a'", "DELETE FROM ruled_owners"),
     ],
     "auditor": [
         *("UPDATE audit_log SET actor = 'a'", "DELETE FROM audit_log", "TRUNCATE audit_log"),
@@ -285,6 +297,26 @@ def test_postgres_refuses_the_rest(roles: Roles, login: str) -> None:
         for statement in MAY_NOT[login]:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement)
+
+
+async def test_who_may_decide_may_mute_a_group_and_the_alerts_end_its_mute(roles: Roles) -> None:
+    [(group,)] = roles.rows("analyst", "SELECT min(group_id) FROM failed_events")
+    edit = GroupEdit(owner="team", mute=Mute(more=5))
+    for user, login, words in (
+        ("drain", "redriver", "drain to publish to sahool.triage.group"),
+        ("redriver", "drain", "permission denied for table audit_log: grant it"),
+    ):
+        with pytest.raises(DLQError, match=words):
+            await change_group(roles.settings(user, login), group, edit, actor="a", reason="b")
+    redriver = roles.settings("redriver", "redriver")
+    row = await change_group(redriver, group, edit, actor="ana", reason="known")
+    assert (row["owner"], row["is_muted"]) == ("team", True)
+    with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
+        connection.execute("UPDATE dlq.group_decisions SET mute_until = now(), mute_more = NULL")
+    await evaluate_alerts(roles.settings("drain", "alerts"))
+    await drain_log(roles.settings("drain", "drain"))
+    seen = "SELECT owner, is_muted, muted_at FROM group_care WHERE owner IS NOT NULL"
+    assert roles.rows("analyst", seen) == [("team", False, None)]
 
 
 ADOPT = "adopt SAHOOL_EVENTS/quiet --proof --reason a --json"

@@ -228,7 +228,7 @@ def test_the_users_file_changes_what_it_names_and_nothing_else() -> None:
         ("[rules.dlq_rate]\nabove = 'x'", "rules.dlq_rate.above: Expected `float`, got `str`"),
         ("[rules.dlq_rate]\nabov = 1", "rules.dlq_rate: Object contains unknown field `abov`"),
         ("[[overrides]]\nrule = 'gap'\nservice = 'x'", "gap is about the pipeline"),
-        ("[[overrides]]\nrule = 'dlq_rate'", "names no service and no tenant"),
+        ("[[overrides]]\nrule = 'dlq_rate'", "names no service, no tenant and no owner"),
         ("rules = 3", "rules: Expected `object`, got `int`"),
         ("[rules]\ndlq_rate = 3", "rules.dlq_rate: Expected `object`, got `int`"),
         ("overrides = 3", "overrides: Expected `array`, got `int`"),

@@ -53,6 +53,16 @@ def test_what_messages_say_is_text() -> None:
     assert page.count(r"\[x\](javascript:x) \<b\>") == 2
 
 
+def test_a_group_that_somebody_owns_says_whose_it_is_and_that_it_is_muted() -> None:
+    said = {"owner": "@acme/pay", "muted": "until it escalates", "note": WILD, "labels": None}
+    page = group_page(GROUP | said, None, None, None)
+    assert "| owner | @acme/pay |" in page
+    assert "| muted | until it escalates |" in page
+    assert "labels" not in page
+    assert page.count(r"\[x\](javascript:x) \<b\>") == 2
+    assert "owner" not in group_page(GROUP, None, None, None)
+
+
 def test_where_nothing_is_open_nothing_is_to_be_redriven() -> None:
     page = group_page(GROUP | {"open_count": 0, "state": "resolved"}, None, form("a"), form("b"))
     assert "Redrive" not in page

@@ -136,7 +136,8 @@ def test_short_code_runs_as_it_stands(page: str) -> None:
 def test_the_rules_of_the_documents_are_taken() -> None:
     [alerts] = blocks("docs/alerts.md", "toml")
     assert read_alert_rules(alerts) != read_alert_rules()
-    rules, formats = blocks("docs/rules.md", "toml")
+    rules, owners, formats = blocks("docs/rules.md", "toml")
+    assert len(read_rules(owners).ownership.rule) == 2
     assert len(read_rules(formats).decoding) == 3
     assert read_rules(rules) != Rules()
 

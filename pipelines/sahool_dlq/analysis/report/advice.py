@@ -9,6 +9,7 @@ __all__ = [
     "LIKELY",
     "UNLIKELY",
     "by_urgency",
+    "care_in_words",
     "chance_in_words",
     "next_command",
     "state_in_words",
@@ -69,6 +70,16 @@ def chance_in_words(group: Mapping[str, Any]) -> str:
         return f"{word}, never tried"
     succeeded, tried = group["redrive_succeeded_count"], group["redrive_count"]
     return f"{word}, {chance:.0%} ({succeeded:,} of {tried:,} succeeded)"
+
+
+def care_in_words(group: Mapping[str, Any]) -> str:
+    """Who owns a group, whether it is muted, and what else people said of it; empty if nothing.
+
+    `group` is a row of `failure_groups` with the columns of `jobs.care.CARE`, if they are known.
+    """
+    muted = group.get("muted")
+    said = group.get("owner"), muted and f"muted {muted}", group.get("labels"), group.get("ticket")
+    return " · ".join(filter(None, said))
 
 
 def next_command(group: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import polars as pl
 from sahool_dlq.analysis.marts.resolution import IMPOSSIBLE
 from sahool_dlq.analysis.report.advice import (
     by_urgency,
+    care_in_words,
     chance_in_words,
     next_command,
     state_in_words,
@@ -25,6 +26,9 @@ _DAY_SECONDS = 86_400
 def groups(frames: Mapping[str, pl.DataFrame], now: datetime, most_rows: int) -> Section:
     frame = frames["failure_groups"]
     trends = group_trends(frames["failures_minutely"], now)
+    shown = by_urgency(frame).head(most_rows).to_dicts()
+    care = [care_in_words(row) for row in shown]
+    owned = ("owner",) if any(care) else ()
     rows = tuple(
         (
             row["group_id"],
@@ -33,16 +37,17 @@ def groups(frames: Mapping[str, pl.DataFrame], now: datetime, most_rows: int) ->
             row["open_count"],
             row["tenant_count"],
             row["services"],
+            *((said,) if owned else ()),
             trends.get(row["group_id"]),
             chance_in_words(row),
             what_failed(row, 120),
             next_command(row),
         )
-        for row in by_urgency(frame).head(most_rows).to_dicts()
+        for row, said in zip(shown, care, strict=True)
     )
     columns = (
-        "group", "state", "failures", "open", "tenants", "services", "7 days", "a redrive works",
-        "what", "next",
+        "group", "state", "failures", "open", "tenants", "services", *owned, "7 days",
+        "a redrive works", "what", "next",
     )  # fmt: skip
     note = f"{frame.height:,} groups in all. A curve has 28 steps of 6 hours and its own height."
     return Section("Failure groups", columns, rows, note)

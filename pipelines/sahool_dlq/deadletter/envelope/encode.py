@@ -80,3 +80,11 @@ def encode_case_event(
         **event,
     }
     return dump_json({name: item for name, item in value.items() if item is not None}).encode()
+
+
+def encode_group_event(
+    *, group_id: str, at: datetime, actor: str, reason: str, changes: Mapping[str, Any]
+) -> bytes:
+    """The body of a message about a group; `changes` has the keys of `group_changes`."""
+    head = {"group_id": group_id, "at": at.isoformat(), "actor": actor, "reason": reason}
+    return dump_json({**head, **changes}).encode()

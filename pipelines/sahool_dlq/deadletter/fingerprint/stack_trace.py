@@ -20,7 +20,15 @@ from sahool_dlq.deadletter.fingerprint.traces.frames import (
 from sahool_dlq.deadletter.fingerprint.traces.languages import outline_of, recognised
 from sahool_dlq.deadletter.user_patterns import is_found
 
-__all__ = ["FRAME_COUNT", "FrameRules", "Trace", "marked", "read_outline", "read_trace"]
+__all__ = [
+    "FRAME_COUNT",
+    "FrameRules",
+    "Trace",
+    "marked",
+    "our_places",
+    "read_outline",
+    "read_trace",
+]
 
 
 class Trace(NamedTuple):
@@ -59,6 +67,17 @@ def read_trace(stack_trace: str) -> Trace:
     """Language, chain and frames of one trace."""
     trace = recognised(stack_trace)
     return read_outline(outline_of(trace), trace.language)
+
+
+def our_places(stack_trace: str, rules: FrameRules) -> list[str]:
+    """Paths, or classes, of the frames of our own code, each once.
+
+    Those of the root cause come first, nearest to the exception first.
+    """
+    trace = recognised(stack_trace)
+    links = trace.language.read(outline_of(trace))
+    frames = (frame for link in links for frame in rules.apply(link.frames))
+    return list(dict.fromkeys(frame.place for frame in frames if frame.is_ours))
 
 
 def marked(stack_trace: str, rules: FrameRules) -> Iterator[tuple[str, bool | None]]:

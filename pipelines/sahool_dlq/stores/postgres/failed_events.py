@@ -14,9 +14,11 @@ from psycopg import Connection
 from sahool_dlq.deadletter.case_events import CaseEvent
 from sahool_dlq.deadletter.cases import Case
 from sahool_dlq.deadletter.message import LogMessage
+from sahool_dlq.deadletter.ownership import Owners
 from sahool_dlq.errors import FencedError
 from sahool_dlq.stores.postgres.failed_rows import copy_rows, replace_rows, update_rows
 from sahool_dlq.stores.postgres.fold import CASE_COLUMNS, Fold, folded, ids_told_of, unfolded
+from sahool_dlq.stores.postgres.group_care import learn_owners, say
 from sahool_dlq.stores.postgres.payloads import forget_payloads, keep_payloads
 from sahool_dlq.stores.postgres.replays import known_replays, store_announced, store_replays
 from sahool_dlq.stores.unfounded import early_claims, store_claims
@@ -36,11 +38,12 @@ class Batch:
 
 
 class FailedEvents:
-    """`failed_events` for its single writer."""
+    """`failed_events` for its single writer, and whose each failure group is."""
 
-    def __init__(self, connection: Connection[Any], stream: str) -> None:
+    def __init__(self, connection: Connection[Any], stream: str, owners: Owners) -> None:
         self._connection = connection
         self._stream = stream
+        self._owners = owners
 
     def store(self, batch: Batch, after: int) -> None:
         """Store messages above sequence `after`, which must still be the checkpoint.
@@ -108,6 +111,8 @@ class FailedEvents:
         if batch.payloads is not None:
             rows = fold.new.select("failure_id", "dlq_sequence").iter_rows()
             keep_payloads(self._connection, {i: batch.payloads[sequence] for i, sequence in rows})
+        learn_owners(self._connection, self._owners, fold.new)
+        say(self._connection, events)
         store_replays(self._connection, fold.replays.values())
         self._update(fold)
         self._settle_redrives(fold)

@@ -1,0 +1,60 @@
+"""Who owns which failure group, for screens."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC
+from typing import Any
+
+import polars as pl
+
+from sahool_dlq.connections import open_postgres
+from sahool_dlq.errors import DLQError
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.group_care import care_of_group, group_care
+
+__all__ = ["CARE", "care_of", "mute_in_words", "with_care"]
+
+CARE: dict[str, pl.DataType] = {
+    "owner": pl.String(),
+    "owner_source": pl.String(),
+    "note": pl.String(),
+    "ticket": pl.String(),
+    "labels": pl.String(),
+    "muted": pl.String(),
+}
+"""The columns that `with_care` adds: texts for people, null where nothing was said."""
+
+
+def care_of(settings: Settings, group_id: str) -> dict[str, Any]:
+    """The row of a group in `group_care`; of a group that nobody owns or changed, its id only."""
+    with open_postgres(settings) as connection:
+        return care_of_group(connection, group_id)
+
+
+def mute_in_words(row: Mapping[str, Any]) -> str | None:
+    """How long the mute in a row of `group_care` lasts; None if it does not hold."""
+    if not row.get("is_muted"):
+        return None
+    if row["mute_until"] is not None:
+        return f"until {row['mute_until'].astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    if row["mute_more"] is not None:
+        left = row["mute_more"] - row["further_count"]
+        return f"until {left:,} more {'failure' if left == 1 else 'failures'}"
+    return "until it escalates"
+
+
+def with_care(settings: Settings, failure_groups: pl.DataFrame) -> pl.DataFrame:
+    """The mart with the columns of `CARE`; all null if PostgreSQL does not answer."""
+    rows: list[dict[str, Any]] = []
+    with suppress(DLQError), open_postgres(settings) as connection:
+        rows = group_care(connection)
+    known = [
+        {
+            **{name: row[name] for name in ("group_id", *CARE) if name in row},
+            "labels": ", ".join(row["labels"] or ()) or None,
+            "muted": mute_in_words(row),
+        }
+        for row in rows
+    ]
+    care = pl.DataFrame(known, schema={"group_id": pl.String(), **CARE})
+    return failure_groups.join(care, on="group_id", how="left", maintain_order="left")
