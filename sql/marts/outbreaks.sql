@@ -7,8 +7,9 @@
 -- `spikes` with stricter numbers, because every minute of every group is looked at. Expected is the
 -- mean of the 24 hours before (of those there are, in a younger log), but no less than the median of
 -- the same 60 minutes one to four weeks ago. In the first two hours of a log nothing is known of
--- what is usual, and 10 cases in five minutes begin it. It lasts while the rule holds, after four
--- weeks of log by the median alone; pauses of up to an hour belong to it.
+-- what is usual, and 10 cases in five minutes begin it. It lasts while the rule holds, also if only
+-- beside what is expected from times before it: the median, or in a log of less than four weeks the
+-- day before the last. Pauses of up to an hour belong to it.
 --   incident_id     see `incidents`
 --   group_id
 --   cause_id        of the group, as in `failure_groups`
@@ -35,8 +36,8 @@ minutes AS (
     GROUP BY m.group_id, m.minute_number
 ),
 
--- The last 60 minutes of each minute, and what is expected of them, from the 24 hours before and from
--- the same 60 minutes one, two, three and four weeks ago.
+-- The last 60 minutes of each minute, and what is expected of them, from the 24 hours before, the 24
+-- hours before these, and the same 60 minutes one, two, three and four weeks ago.
 hours AS (
     SELECT
         group_id,
@@ -53,6 +54,10 @@ hours AS (
             PARTITION BY group_id
             ORDER BY minute_number RANGE BETWEEN 1499 PRECEDING AND 60 PRECEDING
         ) AS day_count,
+        SUM(failure_count) OVER (
+            PARTITION BY group_id
+            ORDER BY minute_number RANGE BETWEEN 2939 PRECEDING AND 1500 PRECEDING
+        ) AS day_before_count,
         SUM(failure_count) OVER (
             PARTITION BY group_id
             ORDER BY minute_number RANGE BETWEEN 10139 PRECEDING AND 10080 PRECEDING
@@ -80,6 +85,7 @@ busy AS (
         w.hour_count,
         w.minute_number - h.first_minute AS age_minutes,
         COALESCE(w.day_count, 0) AS day_count,
+        COALESCE(w.day_before_count, 0) AS day_before_count,
         COALESCE(w.one, 0) AS one,
         COALESCE(w.two, 0) AS two,
         COALESCE(w.three, 0) AS three,
@@ -93,6 +99,8 @@ expected AS (
     SELECT
         *,
         CAST(day_count AS DOUBLE) / LEAST(GREATEST((age_minutes - 60) / 60.0, 1.0), 24.0) AS of_day,
+        CAST(day_before_count AS DOUBLE)
+        / LEAST(GREATEST((age_minutes - 1500) / 60.0, 1.0), 24.0) AS of_day_before,
         -- the median of four values: the mean without the smallest and the largest
         CAST(
             one + two + three + four
@@ -119,8 +127,8 @@ over_limit AS (
                     GREATEST(e.of_day, e.of_weeks)
                     <= COALESCE(l.expected_limit, CAST(e.hour_count AS DOUBLE) / 6)
             END AS is_start,
-            e.age_minutes >= 4 * 10080
-            AND e.of_weeks
+            e.age_minutes >= 1560
+            AND CASE WHEN e.age_minutes >= 4 * 10080 THEN e.of_weeks ELSE e.of_day_before END
             <= COALESCE(l.expected_limit, CAST(e.hour_count AS DOUBLE) / 6) AS is_more
         FROM expected AS e
         LEFT JOIN outbreak_limits AS l ON l.failure_count = e.hour_count

@@ -46,8 +46,7 @@ BEGIN
             ('dlq_drain', 'SELECT, INSERT, DELETE', 'mart_outbreaks'),
             ('dlq_drain', 'SELECT, INSERT, DELETE', 'mart_incidents'),
             ('dlq_analyst', 'SELECT', 'mart_outbreaks'),
-            ('dlq_analyst', 'SELECT', 'mart_incidents'),
-            ('dlq_alerts', 'SELECT', 'mart_incidents')
+            ('dlq_analyst', 'SELECT', 'mart_incidents')
         ) AS g (role_name, rights, table_name)
         JOIN pg_roles AS r ON r.rolname = g.role_name
     LOOP
