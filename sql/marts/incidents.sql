@@ -9,12 +9,12 @@
 --                     that was noticed first: it stays while the incident grows
 --   from_at           first failure, UTC
 --   until_at          end of its last minute, UTC; null while it lasts
---   peak_per_minute   most failures in one minute
+--   peak_count        most failures in one minute
 --   peak_at           the first such minute, UTC
 --   services          in the order in which they joined, joined by ', '
 --   groups            group_id in the order in which they joined, joined by ', '
 --   causes            cause_id of the groups, in alphabetical order, joined by ', '
---   service_count, group_count
+--   service_count, group_count  how many services and groups
 --   failure_count     cases of the groups while they had the outbreak
 --   tenant_count      distinct tenants of these
 --   cured_count       of these closed by a redrive
@@ -121,7 +121,7 @@ SELECT
     c.incident_id,
     c.from_at,
     CASE WHEN g.is_over = 1 THEN TO_TIMESTAMP(60 * (g.until_minute + 1)) END AS until_at,
-    p.failure_count AS peak_per_minute,
+    p.failure_count AS peak_count,
     p.minute_at AS peak_at,
     s.services,
     g.groups,

@@ -54,7 +54,7 @@ def _show(incident: Incident, now: datetime) -> None:
         "from": row["from_at"],
         "to": row["until_at"],
         "lasted": duration(row, now),
-        "failures": f"{row['failure_count']:,}, at most {row['peak_per_minute']:,} a minute",
+        "failures": f"{row['failure_count']:,}, at most {row['peak_count']:,} a minute",
         "tenants": row["tenant_count"],
         "cured by redrive": row["cured_count"],
         "open": row["open_count"],

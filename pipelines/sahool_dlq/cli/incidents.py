@@ -61,7 +61,7 @@ def _show(rows: Sequence[Mapping[str, Any]], now: datetime, limit: int) -> None:
                 seconds_as_text(row["delay_seconds"]),
                 row["tenant_count"],
                 row["cured_count"],
-                row["peak_per_minute"],
+                row["peak_count"],
             )
             for row in rows[:limit]
         ],

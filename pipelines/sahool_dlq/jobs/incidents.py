@@ -64,7 +64,7 @@ def _course(
             ended = datetime.fromtimestamp(60 * (outbreak["until_minute"] + 1), UTC)
             text = group["group_id"]
             yield Step(ended, None, "outbreak.ended", None, group["services"], text)
-    yield Step(row["peak_at"], None, "peak", row["peak_per_minute"], None, "failures in one minute")
+    yield Step(row["peak_at"], None, "peak", row["peak_count"], None, "failures in one minute")
 
 
 def _deploys(marts: Frames, row: dict[str, Any], last: datetime) -> Iterator[Step]:

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_incidents (
     incident_id     TEXT,
     from_at         TIMESTAMPTZ,
     until_at        TIMESTAMPTZ,
-    peak_per_minute BIGINT,
+    peak_count      BIGINT,
     peak_at         TIMESTAMPTZ,
     services        TEXT,
     groups          TEXT,

@@ -169,7 +169,7 @@ def test_an_incident_tells_who_failed_how_much_and_what_it_cost() -> None:
     assert (found["service_count"], found["group_count"]) == (2, 2)
     assert (found["failure_count"], found["tenant_count"]) == (120, 2)
     assert (found["cured_count"], found["open_count"]) == (20, 100)
-    assert found["peak_per_minute"] == 12
+    assert found["peak_count"] == 12
     opened = log.rows(
         "SELECT c.opened_at, c.closed_at FROM cases AS c"
         f" WHERE c.opened_at BETWEEN '{start}' AND '{start + timedelta(hours=1)}'"

@@ -113,7 +113,7 @@ def post_mortem(incident: Incident, now: datetime) -> str:
             ("lasted", duration(row, now)),
             ("services", services_in_words(row)),
             ("failures", row["failure_count"]),
-            ("most in a minute", row["peak_per_minute"]),
+            ("most in a minute", row["peak_count"]),
             ("tenants", row["tenant_count"]),
             ("cured by redrive", row["cured_count"]),
             ("open", row["open_count"]),
