@@ -27,7 +27,7 @@ WITH failed AS (
         m.service,
         m.group_id,
         m.failure_count,
-        m.first_opened_at,
+        GREATEST(m.first_opened_at, o.from_at) AS first_opened_at,
         m.open_count,
         m.cured_count,
         m.total_closed_seconds + m.open_count * 60 * (n.minute_number - m.minute_number) AS delay_seconds

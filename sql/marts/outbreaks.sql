@@ -5,43 +5,141 @@
 -- have at least 10 cases, at least six times the expected number, and so many that they occur by
 -- chance (Poisson) less than once in 100,000,000 hours: see `outbreak_limits`. This is the rule of
 -- `spikes` with stricter numbers, because every minute of every group is looked at. Expected is the
--- mean of the 24 hours before (of those there are, in a younger log), but no less than the median of
--- the same 60 minutes one to four weeks ago. In the first two hours of a log nothing is known of
--- what is usual, and 10 cases in five minutes begin it. It lasts while the rule holds, also if only
--- beside what is expected from times before it: the median, or in a log of less than four weeks the
--- day before the last. Pauses of up to an hour belong to it.
+-- hourly mean of the day before (of the hours there are, in a younger log), but no less than the
+-- median of the same hour of the week over four weeks. In the first two hours of a log nothing is
+-- known of what is usual, and 10 cases in five minutes begin it. It lasts while the rule holds beside
+-- what was expected before it: the median, or in a log of less than four weeks the mean of the day
+-- before the last. Pauses of up to an hour belong to it.
 --   incident_id     see `incidents`
 --   group_id
 --   cause_id        of the group, as in `failure_groups`
 --   noticed_minute  when the rule first held, in minutes since 1970
---   from_minute     when it began, in minutes since 1970: the minute that divides the hour before it
---                   was noticed best into two rates (maximum likelihood)
---   from_at         first failure in it, UTC
+--   from_minute     the minute of from_at, in minutes since 1970
+--   from_at         when it began, UTC: the failure that divides the hour before it was noticed best
+--                   into two rates (maximum likelihood)
 --   until_minute    last minute, in minutes since 1970: likewise, of the last such hour; now, while
 --                   it lasts
 --   is_over         the rule has not held for an hour
 WITH history AS (
-    SELECT MIN(minute_number) AS first_minute FROM failures_minutely
+    SELECT
+        MIN(minute_number) AS first_minute,
+        CAST(FLOOR(MIN(minute_number) / 60) AS BIGINT) AS first_hour
+    FROM failures_minutely
+),
+
+hours AS (
+    SELECT
+        m.group_id,
+        CAST(FLOOR(m.minute_number / 60) AS BIGINT) AS hour_number,
+        SUM(m.failure_count) AS failure_count
+    FROM failures_minutely AS m
+    CROSS JOIN clock AS n
+    WHERE m.minute_number <= n.minute_number AND m.minute_number > n.minute_number - 17 * 10080
+    GROUP BY m.group_id, CAST(FLOOR(m.minute_number / 60) AS BIGINT)
+),
+
+days AS (
+    SELECT
+        group_id,
+        hour_number,
+        SUM(failure_count) OVER (
+            PARTITION BY group_id ORDER BY hour_number RANGE BETWEEN 1 PRECEDING AND CURRENT ROW
+        ) AS two_hour_count,
+        SUM(failure_count) OVER (
+            PARTITION BY group_id ORDER BY hour_number RANGE BETWEEN 25 PRECEDING AND 2 PRECEDING
+        ) AS day_count,
+        SUM(failure_count) OVER (
+            PARTITION BY group_id ORDER BY hour_number RANGE BETWEEN 49 PRECEDING AND 26 PRECEDING
+        ) AS day_before_count
+    FROM hours
+),
+
+-- Sixty minutes reach into two hours: the larger of the same two, one to four weeks ago.
+weeks AS (
+    SELECT
+        h.group_id,
+        h.hour_number + 168 * w.week + s.shift AS hour_number,
+        MAX(CASE WHEN w.week = 1 THEN h.failure_count ELSE 0 END) AS one,
+        MAX(CASE WHEN w.week = 2 THEN h.failure_count ELSE 0 END) AS two,
+        MAX(CASE WHEN w.week = 3 THEN h.failure_count ELSE 0 END) AS three,
+        MAX(CASE WHEN w.week = 4 THEN h.failure_count ELSE 0 END) AS four
+    FROM hours AS h
+    CROSS JOIN (VALUES (1), (2), (3), (4)) AS w (week)
+    CROSS JOIN (VALUES (0), (1)) AS s (shift)
+    GROUP BY h.group_id, h.hour_number + 168 * w.week + s.shift
+),
+
+known AS (
+    SELECT
+        d.group_id,
+        d.hour_number,
+        d.two_hour_count,
+        d.hour_number - h.first_hour AS age_hours,
+        CAST(COALESCE(d.day_count, 0) AS DOUBLE)
+        / LEAST(GREATEST(d.hour_number - h.first_hour - 1, 1), 24) AS of_day,
+        CAST(COALESCE(d.day_before_count, 0) AS DOUBLE)
+        / LEAST(GREATEST(d.hour_number - h.first_hour - 25, 1), 24) AS of_day_before,
+        -- the median of four values: the mean without the smallest and the largest
+        COALESCE(
+            CAST(
+                w.one + w.two + w.three + w.four
+                - LEAST(w.one, w.two, w.three, w.four)
+                - GREATEST(w.one, w.two, w.three, w.four) AS DOUBLE
+            ) / 2, 0
+        ) AS of_weeks
+    FROM days AS d
+    LEFT JOIN weeks AS w ON w.group_id = d.group_id AND w.hour_number = d.hour_number
+    CROSS JOIN history AS h
+),
+
+expected AS (
+    SELECT
+        group_id,
+        hour_number,
+        two_hour_count,
+        age_hours,
+        GREATEST(of_day, of_weeks) AS for_start,
+        CASE
+            WHEN age_hours > 672 THEN of_weeks
+            WHEN age_hours > 25 THEN of_day_before
+            ELSE GREATEST(of_day, of_weeks)
+        END AS for_more
+    FROM known
+),
+
+-- The few hours in which any sixty minutes can be over the limit, and the hours before them.
+busy AS (
+    SELECT *
+    FROM expected
+    WHERE
+        two_hour_count >= 10
+        AND (age_hours <= 2 OR two_hour_count >= 6 * LEAST(for_start, for_more))
 ),
 
 minutes AS (
     SELECT
         m.group_id,
         m.minute_number,
-        SUM(m.failure_count) AS failure_count,
-        MIN(m.first_opened_at) AS first_opened_at
+        SUM(m.failure_count) AS failure_count
     FROM failures_minutely AS m
+    INNER JOIN (
+        SELECT DISTINCT b.group_id, b.hour_number - s.shift AS hour_number
+        FROM busy AS b
+        CROSS JOIN (VALUES (0), (1)) AS s (shift)
+    ) AS w
+        ON
+            w.group_id = m.group_id
+            AND w.hour_number = CAST(FLOOR(m.minute_number / 60) AS BIGINT)
     CROSS JOIN clock AS n
-    WHERE m.minute_number <= n.minute_number AND m.minute_number > n.minute_number - 17 * 10080
+    WHERE m.minute_number <= n.minute_number
     GROUP BY m.group_id, m.minute_number
 ),
 
--- The last 60 minutes of each minute, and what is expected of them, from the 24 hours before, the 24
--- hours before these, and the same 60 minutes one, two, three and four weeks ago.
-hours AS (
+counted AS (
     SELECT
         group_id,
         minute_number,
+        CAST(FLOOR(minute_number / 60) AS BIGINT) AS hour_number,
         SUM(failure_count) OVER (
             PARTITION BY group_id
             ORDER BY minute_number RANGE BETWEEN 4 PRECEDING AND CURRENT ROW
@@ -49,65 +147,8 @@ hours AS (
         SUM(failure_count) OVER (
             PARTITION BY group_id
             ORDER BY minute_number RANGE BETWEEN 59 PRECEDING AND CURRENT ROW
-        ) AS hour_count,
-        SUM(failure_count) OVER (
-            PARTITION BY group_id
-            ORDER BY minute_number RANGE BETWEEN 1499 PRECEDING AND 60 PRECEDING
-        ) AS day_count,
-        SUM(failure_count) OVER (
-            PARTITION BY group_id
-            ORDER BY minute_number RANGE BETWEEN 2939 PRECEDING AND 1500 PRECEDING
-        ) AS day_before_count,
-        SUM(failure_count) OVER (
-            PARTITION BY group_id
-            ORDER BY minute_number RANGE BETWEEN 10139 PRECEDING AND 10080 PRECEDING
-        ) AS one,
-        SUM(failure_count) OVER (
-            PARTITION BY group_id
-            ORDER BY minute_number RANGE BETWEEN 20219 PRECEDING AND 20160 PRECEDING
-        ) AS two,
-        SUM(failure_count) OVER (
-            PARTITION BY group_id
-            ORDER BY minute_number RANGE BETWEEN 30299 PRECEDING AND 30240 PRECEDING
-        ) AS three,
-        SUM(failure_count) OVER (
-            PARTITION BY group_id
-            ORDER BY minute_number RANGE BETWEEN 40379 PRECEDING AND 40320 PRECEDING
-        ) AS four
+        ) AS hour_count
     FROM minutes
-),
-
-busy AS (
-    SELECT
-        w.group_id,
-        w.minute_number,
-        w.five_minute_count,
-        w.hour_count,
-        w.minute_number - h.first_minute AS age_minutes,
-        COALESCE(w.day_count, 0) AS day_count,
-        COALESCE(w.day_before_count, 0) AS day_before_count,
-        COALESCE(w.one, 0) AS one,
-        COALESCE(w.two, 0) AS two,
-        COALESCE(w.three, 0) AS three,
-        COALESCE(w.four, 0) AS four
-    FROM hours AS w
-    CROSS JOIN history AS h
-    WHERE w.hour_count >= 10
-),
-
-expected AS (
-    SELECT
-        *,
-        CAST(day_count AS DOUBLE) / LEAST(GREATEST((age_minutes - 60) / 60.0, 1.0), 24.0) AS of_day,
-        CAST(day_before_count AS DOUBLE)
-        / LEAST(GREATEST((age_minutes - 1500) / 60.0, 1.0), 24.0) AS of_day_before,
-        -- the median of four values: the mean without the smallest and the largest
-        CAST(
-            one + two + three + four
-            - LEAST(one, two, three, four)
-            - GREATEST(one, two, three, four) AS DOUBLE
-        ) / 2 AS of_weeks
-    FROM busy
 ),
 
 over_limit AS (
@@ -119,19 +160,21 @@ over_limit AS (
         - LAG(minute_number) OVER (PARTITION BY group_id ORDER BY minute_number) AS pause
     FROM (
         SELECT
-            e.group_id,
-            e.minute_number,
+            c.group_id,
+            c.minute_number,
             CASE
-                WHEN e.age_minutes < 120 THEN e.five_minute_count >= 10
+                WHEN c.minute_number - h.first_minute < 120 THEN c.five_minute_count >= 10
                 ELSE
-                    GREATEST(e.of_day, e.of_weeks)
-                    <= COALESCE(l.expected_limit, CAST(e.hour_count AS DOUBLE) / 6)
+                    e.for_start
+                    <= COALESCE(l.expected_limit, CAST(c.hour_count AS DOUBLE) / 6)
             END AS is_start,
-            e.age_minutes >= 1560
-            AND CASE WHEN e.age_minutes >= 4 * 10080 THEN e.of_weeks ELSE e.of_day_before END
-            <= COALESCE(l.expected_limit, CAST(e.hour_count AS DOUBLE) / 6) AS is_more
-        FROM expected AS e
-        LEFT JOIN outbreak_limits AS l ON l.failure_count = e.hour_count
+            e.for_more <= COALESCE(l.expected_limit, CAST(c.hour_count AS DOUBLE) / 6)
+            AND c.minute_number - h.first_minute >= 120 AS is_more
+        FROM counted AS c
+        INNER JOIN busy AS e ON e.group_id = c.group_id AND e.hour_number = c.hour_number
+        LEFT JOIN outbreak_limits AS l ON l.failure_count = c.hour_count
+        CROSS JOIN history AS h
+        WHERE c.hour_count >= 10
     ) AS judged
     WHERE is_start OR is_more
 ),
@@ -156,23 +199,31 @@ spans AS (
     HAVING MAX(CASE WHEN is_start THEN 1 ELSE 0 END) = 1
 ),
 
--- Within the hour that was first over the limit: the minute that divides it best into two rates.
+-- In the hour that was first over the limit, and ten minutes more: the failure from which on another
+-- rate explains the rest best.
 onsets AS (
     SELECT
         s.group_id,
         s.number,
-        m.minute_number,
-        m.first_opened_at,
-        s.noticed_minute - m.minute_number + 1 AS later_minutes,
-        SUM(m.failure_count) OVER (
-            PARTITION BY s.group_id, s.number ORDER BY m.minute_number DESC
+        d.dlq_timestamp AS from_at,
+        60 * (LEAST(s.noticed_minute + 10, n.minute_number) + 1) - EPOCH_US(d.dlq_timestamp) / 1e6
+            AS later_seconds,
+        60 * (LEAST(s.noticed_minute + 10, n.minute_number) - s.noticed_minute + 60) AS all_seconds,
+        COUNT(*) OVER (
+            PARTITION BY s.group_id, s.number ORDER BY d.dlq_timestamp DESC
         ) AS later_count,
-        SUM(m.failure_count) OVER (PARTITION BY s.group_id, s.number) AS hour_count
+        COUNT(*) OVER (PARTITION BY s.group_id, s.number) AS all_count
     FROM spans AS s
-    INNER JOIN minutes AS m
+    INNER JOIN dead_letters AS d
         ON
-            m.group_id = s.group_id
-            AND m.minute_number BETWEEN s.noticed_minute - 59 AND s.noticed_minute
+            d.group_id = s.group_id
+            AND CAST(FLOOR(EPOCH(d.dlq_timestamp) / 60) AS BIGINT)
+            BETWEEN s.noticed_minute - 59 AND s.noticed_minute + 10
+    CROSS JOIN clock AS n
+    WHERE
+        d.dlq_timestamp <= n.now
+        AND d.root_failure_id IS NULL
+        AND d.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 93
 ),
 
 ends AS (
@@ -194,22 +245,25 @@ ends AS (
 
 begun AS (
     SELECT
-        *,
+        group_id,
+        number,
+        from_at,
+        CAST(FLOOR(EPOCH(from_at) / 60) AS BIGINT) AS from_minute,
         ROW_NUMBER() OVER (
             PARTITION BY group_id, number
             ORDER BY
-                later_count * LN(CAST(later_count AS DOUBLE) / later_minutes)
+                later_count * LN(later_count / later_seconds)
                 + CASE
-                    WHEN hour_count > later_count
+                    WHEN all_count > later_count
                         THEN
-                            (hour_count - later_count)
-                            * LN(CAST(hour_count - later_count AS DOUBLE) / (60 - later_minutes))
+                            (all_count - later_count)
+                            * LN((all_count - later_count) / (all_seconds - later_seconds))
                     ELSE 0
                 END DESC,
-                minute_number
+                from_at
         ) AS place
     FROM onsets
-    WHERE later_count * (60 - later_minutes) >= (hour_count - later_count) * later_minutes
+    WHERE later_count * (all_seconds - later_seconds) >= (all_count - later_count) * later_seconds
 ),
 
 ended AS (
@@ -232,7 +286,7 @@ ended AS (
     INNER JOIN begun AS b
         ON b.group_id = e.group_id AND b.number = e.number AND b.place = 1
     WHERE
-        e.minute_number >= b.minute_number
+        e.minute_number >= b.from_minute
         AND e.earlier_count * (60 - e.earlier_minutes) >= (e.hour_count - e.earlier_count) * e.earlier_minutes
 )
 
@@ -240,8 +294,8 @@ SELECT
     s.group_id,
     g.cause_id,
     s.noticed_minute,
-    b.minute_number AS from_minute,
-    b.first_opened_at AS from_at,
+    b.from_minute,
+    b.from_at,
     CASE
         WHEN s.last_minute > n.minute_number - 60 THEN n.minute_number ELSE e.minute_number
     END AS until_minute,
