@@ -6,7 +6,7 @@
 -- chance (Poisson) less than once in 100,000,000 hours: see `outbreak_limits`. This is the rule of
 -- `spikes` with stricter numbers, because every minute of every group is looked at. Expected is the
 -- hourly mean of the day before (of the hours there are, in a younger log), but no less than the
--- median of the same hour of the week over four weeks. In the first two hours of a log nothing is
+-- median of the same hour of the week over four weeks. In the first four hours of a log nothing is
 -- known of what is usual, and 10 cases in five minutes begin it. It lasts while the rule holds beside
 -- what was expected before it: the median, or in a log of less than four weeks the mean of the day
 -- before the last. Pauses of up to an hour belong to it.
@@ -76,9 +76,9 @@ known AS (
         d.two_hour_count,
         d.hour_number - h.first_hour AS age_hours,
         CAST(COALESCE(d.day_count, 0) AS DOUBLE)
-        / LEAST(GREATEST(d.hour_number - h.first_hour - 1, 1), 24) AS of_day,
+        / LEAST(GREATEST(d.hour_number - h.first_hour - 2, 1), 24) AS of_day,
         CAST(COALESCE(d.day_before_count, 0) AS DOUBLE)
-        / LEAST(GREATEST(d.hour_number - h.first_hour - 25, 1), 24) AS of_day_before,
+        / LEAST(GREATEST(d.hour_number - h.first_hour - 26, 1), 24) AS of_day_before,
         -- the median of four values: the mean without the smallest and the largest
         COALESCE(
             CAST(
@@ -101,7 +101,7 @@ expected AS (
         GREATEST(of_day, of_weeks) AS for_start,
         CASE
             WHEN age_hours > 672 THEN of_weeks
-            WHEN age_hours > 25 THEN of_day_before
+            WHEN age_hours > 26 THEN of_day_before
             ELSE GREATEST(of_day, of_weeks)
         END AS for_more
     FROM known
@@ -113,7 +113,7 @@ busy AS (
     FROM expected
     WHERE
         two_hour_count >= 10
-        AND (age_hours <= 2 OR two_hour_count >= 6 * LEAST(for_start, for_more))
+        AND (age_hours <= 4 OR two_hour_count >= 6 * LEAST(for_start, for_more))
 ),
 
 minutes AS (
@@ -163,13 +163,13 @@ over_limit AS (
             c.group_id,
             c.minute_number,
             CASE
-                WHEN c.minute_number - h.first_minute < 120 THEN c.five_minute_count >= 10
+                WHEN c.minute_number - h.first_minute < 240 THEN c.five_minute_count >= 10
                 ELSE
                     e.for_start
                     <= COALESCE(l.expected_limit, CAST(c.hour_count AS DOUBLE) / 6)
             END AS is_start,
             e.for_more <= COALESCE(l.expected_limit, CAST(c.hour_count AS DOUBLE) / 6)
-            AND c.minute_number - h.first_minute >= 120 AS is_more
+            AND c.minute_number - h.first_minute >= 240 AS is_more
         FROM counted AS c
         INNER JOIN busy AS e ON e.group_id = c.group_id AND e.hour_number = c.hour_number
         LEFT JOIN outbreak_limits AS l ON l.failure_count = c.hour_count
