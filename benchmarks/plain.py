@@ -88,6 +88,8 @@ GROUPS = {
             ),
         )
     ],
+    "outbreaks": [("dead_letters", ("group_id", _MINUTE), "")],
+    "incidents": [("dead_letters", ("group_id", "tenant_id", _MINUTE), "")],
     "pending_transient": [
         (
             "dead_letters",

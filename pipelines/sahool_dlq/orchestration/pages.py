@@ -47,7 +47,7 @@ MOST_GROUPS = 20
 _MOST_INCIDENTS = 10
 _LONGEST = 46  # characters of a cell: Prefect's first UI breaks no line of it
 _NARROW = {  # of the report's sections, the columns for which a run's page has room
-    "Incidents": ("services", "from", "lasted", "failures", "open"),
+    "Incidents": ("incident", "services", "lasted", "failures", "open"),
     "What changed since yesterday": ("what", "since yesterday"),
     "Health per service": ("service", "alert", "failures 24 h", "open", "oldest open"),
     "Redrive outcomes": ("error type", "redrives", "succeeded", "failed"),

@@ -18,6 +18,9 @@ from sahool_dlq.analysis.report.section import (
 __all__ = ["Incident", "Step", "duration", "in_words", "post_mortem", "section"]
 
 
+_MOST_SHOWN = 6
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One line of an incident's timeline."""
@@ -78,25 +81,19 @@ def section(incidents: pl.DataFrame, now: datetime, most_rows: int) -> Section:
     rows = tuple(
         (
             row["incident_id"],
-            row["from_at"],
-            duration(row, now) if row["until_at"] else f"{duration(row, now)}, lasts",
             services_in_words(row),
-            row["group_count"],
+            duration(row, now) if row["until_at"] else "it lasts",
             row["failure_count"],
-            row["tenant_count"],
-            row["cured_count"],
             row["open_count"],
             seconds_as_text(row["delay_seconds"]),
         )
-        for row in incidents.head(most_rows).to_dicts()
+        for row in incidents.head(min(most_rows, _MOST_SHOWN)).to_dicts()
     )
-    columns = (
-        "incident", "from", "lasted", "services", "groups", "failures", "tenants",
-        "cured by redrive", "open", "delay",
-    )  # fmt: skip
+    columns = ("incident", "services", "lasted", "failures", "open", "delay")
     note = (
-        f"{incidents.height:,} in 13 weeks. Services in the order in which they joined; delay: the"
-        " time from each failure to its end, or to now, summed up. Details: dlq incident ID"
+        f"{incidents.height:,} in 13 weeks. An id begins with day and hour. Services in the order"
+        " in which they joined; delay: the time from each failure to its end, or to now, summed up."
+        " All: dlq incidents. One: dlq incident ID"
     )
     return Section("Incidents", columns, rows, note if rows else "")
 
