@@ -107,11 +107,10 @@ days AS (
 hit AS (
     SELECT o.incident_id, COUNT(DISTINCT d.tenant_id) AS tenant_count
     FROM dead_letters AS d
-    INNER JOIN outbreaks AS o
+    INNER JOIN (SELECT DISTINCT incident_id, group_id, minute_number FROM failed) AS o
         ON
             o.group_id = d.group_id
-            AND CAST(FLOOR(EPOCH(d.dlq_timestamp) / 60) AS BIGINT)
-            BETWEEN o.from_minute AND o.until_minute
+            AND o.minute_number = CAST(FLOOR(EPOCH(d.dlq_timestamp) / 60) AS BIGINT)
     CROSS JOIN days AS f
     WHERE d.dlq_date >= f.first_date - 1 AND d.root_failure_id IS NULL
     GROUP BY o.incident_id

@@ -107,7 +107,8 @@ expected AS (
     FROM known
 ),
 
--- The few hours in which any sixty minutes can be over the limit, and the hours before them.
+-- The few hours in which any sixty minutes can be over the limit; minutes are read of these and of the
+-- hours before and after.
 busy AS (
     SELECT *
     FROM expected
@@ -125,7 +126,7 @@ minutes AS (
     INNER JOIN (
         SELECT DISTINCT b.group_id, b.hour_number - s.shift AS hour_number
         FROM busy AS b
-        CROSS JOIN (VALUES (0), (1)) AS s (shift)
+        CROSS JOIN (VALUES (-1), (0), (1)) AS s (shift)
     ) AS w
         ON
             w.group_id = m.group_id
@@ -214,11 +215,14 @@ onsets AS (
         ) AS later_count,
         COUNT(*) OVER (PARTITION BY s.group_id, s.number) AS all_count
     FROM spans AS s
+    INNER JOIN minutes AS m
+        ON
+            m.group_id = s.group_id
+            AND m.minute_number BETWEEN s.noticed_minute - 59 AND s.noticed_minute + 10
     INNER JOIN dead_letters AS d
         ON
-            d.group_id = s.group_id
-            AND CAST(FLOOR(EPOCH(d.dlq_timestamp) / 60) AS BIGINT)
-            BETWEEN s.noticed_minute - 59 AND s.noticed_minute + 10
+            d.group_id = m.group_id
+            AND CAST(FLOOR(EPOCH(d.dlq_timestamp) / 60) AS BIGINT) = m.minute_number
     CROSS JOIN clock AS n
     WHERE
         d.dlq_timestamp <= n.now
