@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality sbom audit docs screenshots grafana grafana-preview lock clean
+.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality bench-incidents sbom audit docs screenshots grafana grafana-preview lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 20
@@ -124,6 +124,9 @@ grafana-preview: setup  ## the dashboards as one HTML page below DLQ_HOME, from 
 
 bench-quality: setup  ## precision and recall of the fingerprint on real messages (DLQ_CORPUS names their folder)
 	@$(BIN)/python benchmarks/quality.py
+
+bench-incidents: setup  ## incidents beside the planted outages and deploys of twenty simulated months, and twenty quiet ones (ten minutes)
+	@$(BIN)/python benchmarks/incidents.py $(ARGS)
 
 bench: bench-consumer bench-drain bench-marts bench-memory  ## all ratios beside their targets (long, 10 GB of disk); or one of:
 

@@ -73,6 +73,12 @@ GROUPS = {
         ("case_events", ("dlq_date", "kind", "DATE_TRUNC('minute', \"at\")"), "attempt trigger")
     ],
     "redriven_in_vain_daily": [("case_events", ("failure_id",), "kind attempt")],
+    "versions_daily": [
+        ("dead_letters", ("dlq_date", "service", "group_id", "consumer_version"), "dlq_timestamp")
+    ],
+    "fixes_daily": [("case_events", ("dlq_date", "kind", "resolved_in_version"), "at")],
+    "fixes": [("case_events", ("kind", "resolved_in_version"), "at")],
+    "deploys": [("dead_letters", ("service", "group_id", "consumer_version"), "dlq_timestamp")],
     "spikes": [("dead_letters", ("service", "error_class", "group_id"), "dlq_timestamp")],
     "failures_hourly": [("dead_letters", (_HOUR, "service", "error_class"), "group_id")],
     "failures_by_type": [
@@ -88,6 +94,8 @@ GROUPS = {
             ),
         )
     ],
+    "outbreaks": [("dead_letters", ("group_id", _MINUTE), "")],
+    "incidents": [("dead_letters", ("group_id", "tenant_id", _MINUTE), "")],
     "pending_transient": [
         (
             "dead_letters",

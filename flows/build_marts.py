@@ -19,9 +19,10 @@ from sahool_dlq.orchestration.pages import (
     dead_letters_page,
     form_of,
     group_page,
+    incidents_page,
     show_groups,
 )
-from sahool_dlq.orchestration.show import DEAD_LETTERS, happened, markdown, table, told
+from sahool_dlq.orchestration.show import DEAD_LETTERS, INCIDENTS, happened, markdown, table, told
 from sahool_dlq.orchestration.stages import in_one_sentence, stage
 from sahool_dlq.settings import Settings, load_settings
 
@@ -32,7 +33,8 @@ async def build_marts(is_rebuild: bool = False) -> State:
     """Compute every mart from the lake and write it to the lake and to Postgres.
 
     The page "dead-letters" of the run shows groups, health and what changed since yesterday; a
-    group's name links to its page, which links to the filled-in form of its redrive.
+    group's name links to its page, which links to the filled-in form of its redrive. The page
+    "incidents" shows which groups failed together.
 
     Args:
         is_rebuild: Count every day again, not only what is new since the last run.
@@ -55,6 +57,8 @@ async def build_marts(is_rebuild: bool = False) -> State:
     await stage("Write the pages", lambda: _show(settings, marts, datetime.now(UTC)), str)
     count = quantity(groups.height, "groups")
     spikes = f", {escalating.height:,} escalating" if escalating.height else ""
+    lasting = marts["incidents"].filter(pl.col("until_at").is_null()).height
+    spikes += f", {quantity(lasting, 'incidents')}" if lasting else ""
     return await told(
         f"{count}{spikes}",
         f"{_built(built)}; {count}{spikes}",
@@ -88,7 +92,10 @@ async def _show(settings: Settings, marts: Mapping[str, pl.DataFrame], now: date
         dead_letters_page(marts, now, addresses, redrive),
         "Start here: the groups, their state, their redrive.",
     )
-    return f"{DEAD_LETTERS}, and {written:,} of {len(pages):,} groups that changed"
+    await markdown(
+        INCIDENTS, incidents_page(marts, now, addresses), "What failed together, and what it cost."
+    )
+    return f"{DEAD_LETTERS}, {INCIDENTS}, and {written:,} of {len(pages):,} groups that changed"
 
 
 def _tell_escalating(escalating: pl.DataFrame) -> None:

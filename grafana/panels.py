@@ -19,6 +19,23 @@ from sahool_dlq.sqlfiles import read_sql
 
 _FULL = 24  # columns of Grafana's grid
 
+_INCIDENTS: dict[str, Any] = {
+    "name": "Incidents",
+    "datasource": DATASOURCE,
+    "enable": True,
+    "hide": False,
+    "iconColor": "red",
+    "target": {
+        "refId": "Incidents",
+        "datasource": DATASOURCE,
+        "editorMode": "code",
+        "rawQuery": True,
+        "rawSql": read_sql("grafana/incidents.sql"),
+        "format": "table",
+    },
+}
+"""Drawn as periods in every panel over time."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -121,12 +138,12 @@ def complete(value: dict[str, Any]) -> dict[str, Any]:
     """The dashboard as Grafana's own library writes it, with the defaults that it adds.
 
     The library silently drops keys that it does not know. A test checks that it knows all keys used
-    here.
+    here, except in annotations: of these it knows only the queries of Grafana's own data source.
     """
     register_default_plugins()
     read = sdk.Dashboard.from_json(value)
     done: dict[str, Any] = json.loads(JSONEncoder(sort_keys=False).encode(read))
-    return done
+    return done | {"annotations": value["annotations"]}
 
 
 def dashboard(board: Dashboard) -> dict[str, Any]:
@@ -143,7 +160,7 @@ def dashboard(board: Dashboard) -> dict[str, Any]:
         "schemaVersion": 39,
         "panels": _placed(board.rows),
         "templating": {"list": list(board.variables)},
-        "annotations": {"list": []},
+        "annotations": {"list": [_INCIDENTS]},
         "links": [
             {
                 "title": "Dead letters",

@@ -66,6 +66,8 @@ def expanded(
         rf"to_timestamp(floor(extract(epoch from \1)/{step_seconds})*{step_seconds})",
         sql,
     )
+    sql = sql.replace("$__timeFrom()", f"now() - interval '{hours} hours'")
+    sql = sql.replace("$__timeTo()", "now()")
     for name, values in variables.items():
         quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
         sql = sql.replace(f"${{{name}:sqlstring}}", quoted).replace(f"'${name}'", quoted)

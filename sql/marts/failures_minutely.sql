@@ -8,6 +8,9 @@
 --   minute_number    the same in minutes since 1970
 --   failure_count    cases
 --   first_opened_at  oldest dlq_timestamp in it, UTC
+--   open_count       of these pending, retried or parked
+--   cured_count      of these closed by a redrive
+--   total_closed_seconds  time from opening to closing, summed over the closed ones, whole seconds
 SELECT
     dlq_date,
     DATE_TRUNC('minute', MIN(opened_at)) AS minute_at,
@@ -16,7 +19,12 @@ SELECT
     error_class,
     group_id,
     COUNT(*) AS failure_count,
-    MIN(opened_at) AS first_opened_at
+    MIN(opened_at) AS first_opened_at,
+    COUNT(*) FILTER (WHERE is_open) AS open_count,
+    COUNT(*) FILTER (WHERE cause IN ('automatic_redrive', 'manual_redrive')) AS cured_count,
+    CAST(
+        COALESCE(SUM(FLOOR(GREATEST(EPOCH_US(closed_at) - EPOCH_US(opened_at), 0) / 1e6)), 0) AS BIGINT
+    ) AS total_closed_seconds
 FROM cases
 GROUP BY ALL
 ORDER BY dlq_date, minute_at, service, error_class, group_id

@@ -189,7 +189,7 @@ def test_a_page_that_says_nothing_new_is_not_written_again(
     platform_with_worker: Platform, drained: Drained
 ) -> None:
     run = platform_with_worker.ran("build-marts")
-    assert set(platform_with_worker.artifacts(run["id"])) == {"marts", "dead-letters"}
+    assert set(platform_with_worker.artifacts(run["id"])) == {"marts", "dead-letters", "incidents"}
     page = platform_with_worker.artifacts(run["id"])["dead-letters"]["data"]
     first = platform_with_worker.artifacts(drained.built)
     group = first[f"group-value-error-{drained.group_id[:8]}"]

@@ -132,6 +132,17 @@ def test_an_empty_lake_has_empty_marts(tmp_path: Path) -> None:
         ("ARG_MAX_NULL(n, ROW(a, 1.5))", "MAX_BY(n, STRUCT(a, 1.5D))"),
         ("EPOCH_US(MAX(n)) / 1e6", "UNIX_MICROS(MAX(n)) / 1e6"),
         ("'86400.0'", "'86400.0'"),
+        (
+            "STRING_AGG(DISTINCT n, ', ' ORDER BY n)",
+            "IF(COUNT(n) > 0, ARRAY_JOIN(SORT_ARRAY(COLLECT_SET(n)), ', '), NULL)",
+        ),
+        (
+            "STRING_AGG(n, ', ' ORDER BY at, n)",
+            (
+                "IF(COUNT(n) > 0, ARRAY_JOIN(TRANSFORM(SORT_ARRAY(COLLECT_LIST(STRUCT(at AS at,"
+                " n AS n, n AS value))), row -> row.value), ', '), NULL)"
+            ),
+        ),
     ],
 )
 def test_what_differs_is_translated_wherever_it_stands(said: str, meant: str) -> None:

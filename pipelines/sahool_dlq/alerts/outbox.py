@@ -65,6 +65,7 @@ def say(
     every = tuple(channel.key for channel in channels) or (_LOG_CHANNEL,)
     for_incidents = {channel.key for channel in channels if channel.is_for_incidents}
     platform = store.platform_id(connection)
+    incidents = store.ongoing_incidents(connection)
     groups: dict[tuple[str, tuple[str, ...]], list[Alert]] = {}
     for kind, alert in said:
         rule = rules.rule(alert.rule)
@@ -74,7 +75,7 @@ def say(
     titles = []
     for (kind, where), alerts in groups.items():
         samples = store.samples_of(connection, {a.sample_id for a in alerts if a.sample_id})
-        text = compose(kind, alerts, rules, samples)
+        text = compose(kind, alerts, rules, samples, incidents)
         titles.append(text[0])
         if kind != "acknowledged":
             people = [key for key in where if key not in for_incidents]
@@ -85,7 +86,7 @@ def say(
             else:
                 keepers = store.channels_told(connection, alert)
             if keepers:
-                text = compose(kind, [alert], rules, samples)
+                text = compose(kind, [alert], rules, samples, incidents)
                 key = alert.incident_key(platform)
                 store.put_out(connection, kind, [alert.id], keepers, text, now, key)
     return titles

@@ -9,7 +9,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from sahool_dlq.alerts.states import Alert
-from sahool_dlq.alerts.text import Sample
+from sahool_dlq.alerts.text import OngoingIncident, Sample
 from sahool_dlq.errors import AlertError
 from sahool_dlq.stores.postgres.audit import audit
 
@@ -138,6 +138,16 @@ def samples_of(connection: Connection[Any], ids: Iterable[str]) -> dict[str, Sam
         [list(ids)],
     )
     return {row[0]: Sample(*row) for row in rows}
+
+
+def ongoing_incidents(connection: Connection[Any]) -> list[OngoingIncident]:
+    """The incidents that lasted when the marts were built, the largest first."""
+    with connection.cursor(row_factory=class_row(OngoingIncident)) as cursor:
+        return cursor.execute(
+            "SELECT incident_id, string_to_array(services, ', ') AS services, group_count,"
+            " failure_count, from_at FROM mart_incidents WHERE until_at IS NULL"
+            " ORDER BY failure_count DESC, incident_id"
+        ).fetchall()
 
 
 def put_out(

@@ -2,18 +2,21 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from sahool_dlq.alerts.rules import EVERYTHING, AlertRules, Rule
 from sahool_dlq.alerts.states import Alert
 
-__all__ = ["Sample", "compose", "headline", "plain", "quantity", "singular"]
+__all__ = ["OngoingIncident", "Sample", "compose", "headline", "plain", "quantity", "singular"]
 
 _MOST_LISTED = 5
+_MOST_INCIDENTS = 3
+_SOON = timedelta(minutes=10)  # the window of a rule begins before what it finds
 _LINE_LIMIT = 500  # characters
+_MOST_OF_NAME = 100
 _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+"
 )
@@ -33,6 +36,17 @@ class Sample:
     owner: str | None = None  # of its group
     ticket: str | None = None
     note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OngoingIncident:
+    """An incident that lasts, from `mart_incidents`."""
+
+    incident_id: str
+    services: list[str]  # in the order in which they joined
+    group_count: int
+    failure_count: int
+    from_at: datetime
 
 
 def plain(text: str, limit: int = _LINE_LIMIT) -> str:
@@ -65,12 +79,17 @@ def headline(alert: Alert, rule: Rule) -> str:
 
 
 def compose(
-    kind: str, alerts: Sequence[Alert], rules: AlertRules, samples: Mapping[str, Sample]
+    kind: str,
+    alerts: Sequence[Alert],
+    rules: AlertRules,
+    samples: Mapping[str, Sample],
+    incidents: Sequence[OngoingIncident] = (),
 ) -> tuple[str, str]:
     """Title and body of one message about alerts of one kind: firing, reminder, acknowledged, …
 
     Alerts of the same rule are one section, so that an outage with many alerts is still a short
-    message. The most important part comes first, the samples last, because a channel may cut the
+    message. Incidents of the alerts' services come first, and if all alerts are of one, the title
+    names it. The most important part comes first, the samples last, because a channel may cut the
     rest.
     """
     ranked = sorted(alerts, key=lambda alert: (alert.severity != "critical", -alert.value))
@@ -94,7 +113,54 @@ def compose(
     word = "STILL FIRING" if kind == "reminder" else kind.upper()
     rest = f" (+{len(heads) - 1} more)" if len(heads) > 1 else ""
     end = ("\n" if len(heads) == 1 else "\n\n") + "\n".join(quoted) if quoted else ""
-    return f"{word}: {heads[0]}{rest}", "\n\n".join(sections) + end
+    title, body = f"{word}: {heads[0]}{rest}", "\n\n".join(sections) + end
+    if kind == "resolved":
+        return title, body
+    ours, is_all = _incidents_of(alerts, rules, incidents)
+    if is_all:
+        title = f"{word}: incident of {_services(ours[0])}: {_rules_of(by_rule, rules)}"
+    return title, "\n\n".join([*map(_told, ours[:_MOST_INCIDENTS]), body])
+
+
+def _incidents_of(
+    alerts: Sequence[Alert], rules: AlertRules, incidents: Sequence[OngoingIncident]
+) -> tuple[list[OngoingIncident], bool]:
+    """The incidents that alerts about failures belong to, and whether all alerts belong to one.
+
+    An alert about the failures of all services belongs to each that began before it.
+    """
+
+    def belongs(alert: Alert, incident: OngoingIncident) -> bool:
+        rule = rules.rule(alert.rule)
+        is_about_it = (
+            rule is not None and rule.by_service and alert.since >= incident.from_at - _SOON
+        )
+        return is_about_it and alert.subject in ("", *incident.services)
+
+    found = [each for each in incidents if any(belongs(alert, each) for alert in alerts)]
+    is_all = len(found) == 1 and all(belongs(alert, found[0]) for alert in alerts)
+    return found, is_all
+
+
+def _told(incident: OngoingIncident) -> str:
+    """Two lines about an incident."""
+    groups = quantity(incident.group_count, "groups")
+    return (
+        f"Incident: {_services(incident)}; {_failures(incident.failure_count)} in {groups} since"
+        f" {_time(incident.from_at)}\nTimeline: dlq incident {incident.incident_id}"
+    )
+
+
+def _services(incident: OngoingIncident) -> str:
+    """The services in the order in which they joined; of many the first ones."""
+    more = len(incident.services) - _MOST_LISTED
+    shown = ", ".join(plain(service, _MOST_OF_NAME) for service in incident.services[:_MOST_LISTED])
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _rules_of(names: Iterable[str], rules: AlertRules) -> str:
+    first, *more = [rule.title for name in names if (rule := rules.rule(name))]
+    return f"{first} (+{len(more)} more)" if more else first
 
 
 def _section(kind: str, group: Sequence[Alert], rule: Rule, rules: AlertRules) -> list[str]:

@@ -11,6 +11,8 @@ CHAPTERS = {
     "Look": {
         "status": "stream, sinks, open failures and redrives at a glance",
         "groups": "groups of similar failures: their state, and what to do",
+        "incidents": "groups that failed together or for one cause, as one story each",
+        "incident": "one incident with its timeline; a draft of its post-mortem",
         "show": "one failure or one group, with its traceback and history",
         "get": "the event of a failure as it was: bytes, headers, a line that publishes it",
         "try": "a handler of the working copy on the events that failed; writes their test",

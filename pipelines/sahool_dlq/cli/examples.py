@@ -52,6 +52,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq sql < question.sql",
     ),
     "tables": ("dlq tables", "dlq tables failures", "dlq tables mart_service_health --json"),
+    "incidents": ("dlq incidents", "dlq incidents --open", "dlq incidents --service tiles --json"),
+    "incident": (
+        "dlq incident 20260302-11",
+        "dlq incident 20260302-11 --postmortem > post-mortem.md",
+    ),
     "deploys": ("dlq deploys", "dlq deploys --service tiles --json"),
     "policy": ("dlq policy", "dlq policy --group 1f0c", "dlq policy backtest --worth 0.3"),
     "audit": ("dlq audit", "dlq audit --action redrive --limit 10"),

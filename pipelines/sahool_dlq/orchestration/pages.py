@@ -1,4 +1,4 @@
-"""The pages in Prefect for people: dead-letters, and one for each of its groups.
+"""The pages in Prefect for people: dead-letters, one for each of its groups, and incidents.
 
 Their links are relative, so they work in both of Prefect's UIs, at any address.
 """
@@ -6,7 +6,7 @@ Their links are relative, so they work in both of Prefect's UIs, at any address.
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +23,7 @@ from sahool_dlq.analysis.report.advice import (
     state_in_words,
     what_failed,
 )
+from sahool_dlq.analysis.report.incidents import in_words, names, services_in_words
 from sahool_dlq.analysis.report.section import (
     Links,
     Section,
@@ -32,13 +33,23 @@ from sahool_dlq.analysis.report.section import (
     escaped,
 )
 from sahool_dlq.analysis.report.sections import headline, sections
-from sahool_dlq.orchestration.show import DEAD_LETTERS, markdown
+from sahool_dlq.orchestration.show import DEAD_LETTERS, INCIDENTS, markdown
 
-__all__ = ["MOST_GROUPS", "Form", "dead_letters_page", "form_of", "group_page", "show_groups"]
+__all__ = [
+    "MOST_GROUPS",
+    "Form",
+    "dead_letters_page",
+    "form_of",
+    "group_page",
+    "incidents_page",
+    "show_groups",
+]
 
 MOST_GROUPS = 20
+_MOST_INCIDENTS = 10
 _LONGEST = 46  # characters of a cell: Prefect's first UI breaks no line of it
 _NARROW = {  # of the report's sections, the columns for which a run's page has room
+    "Incidents": ("incident", "services", "lasted", "failures", "open"),
     "What changed since yesterday": ("what", "since yesterday"),
     "Health per service": ("service", "alert", "failures 24 h", "open", "oldest open"),
     "Redrive outcomes": ("error type", "redrives", "succeeded", "failed"),
@@ -77,6 +88,7 @@ def dead_letters_page(
     figures = " · ".join(
         f"{what} **{cell_text(value)}**" for what, value, _ in found["Now"].rows[:4]
     )
+    figures += f" · [incidents](../key/{INCIDENTS})"
     shown = by_urgency(marts["failure_groups"]).head(MOST_GROUPS).to_dicts()
     more = marts["failure_groups"].height - len(shown)
     note = f"{more:,} more groups: `dlq groups`." if more > 0 else ""
@@ -89,6 +101,36 @@ def dead_letters_page(
     )
     others = [_narrow(found[title], columns) for title, columns in _NARROW.items()]
     return as_markdown([groups, *others], now, headline(marts, now), figures=figures)
+
+
+def incidents_page(
+    marts: Mapping[str, pl.DataFrame], now: datetime, pages: Mapping[str, str]
+) -> str:
+    """The newest incidents with their groups, which are linked where `pages` has their address."""
+    by_id = {group["group_id"]: group for group in marts["failure_groups"].to_dicts()}
+    rows = marts["incidents"].head(_MOST_INCIDENTS).to_dicts()
+    lines = [f"# Incidents, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC", ""]
+    lines += [escaped(Links((("All groups", f"../key/{DEAD_LETTERS}"),))), ""]
+    if not rows:
+        lines += ["No group failed far more than usual in 13 weeks.", ""]
+    for row in rows:
+        groups = [by_id[id_] for id_ in names(row["groups"]) if id_ in by_id]
+        lines += [f"## {escaped(services_in_words(row))}", "", f"{escaped(in_words(row))}.", ""]
+        lines += [*as_markdown_table(_members(groups, pages)), ""]
+        lines += ["```sh", f"dlq incident {row['incident_id']}", "```", ""]
+    return "\n".join(lines)
+
+
+def _members(groups: Sequence[Mapping[str, Any]], pages: Mapping[str, str]) -> Section:
+    rows = []
+    for group in groups[:MOST_GROUPS]:
+        page = pages.get(group["group_id"])
+        links = Links((("page", page),)) if page else "–"
+        rows.append((what_failed(group, _LONGEST), state_in_words(group), group["open_count"], links))
+    more = len(groups) - len(rows)
+    if more > 0:
+        rows.append((f"and {more:,} more groups", "", None, "–"))
+    return Section("", ("what", "state", "open", "go to"), tuple(rows))
 
 
 def _row(

@@ -23,6 +23,9 @@ from sahool_dlq.errors import RedriveError
 DEAD_LETTERS = "dead-letters"
 """The key of the page that shows all groups."""
 
+INCIDENTS = "incidents"
+"""The key of the page that shows what these groups are part of."""
+
 
 def page_address() -> str:
     """The address of that page."""

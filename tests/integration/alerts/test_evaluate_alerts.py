@@ -65,6 +65,27 @@ async def test_an_outage_is_one_message_then_silence_then_its_end(
     assert "How many: 500 failures\n" in box.messages[0]["message"]
 
 
+async def test_alerts_of_an_incident_speak_of_it(settings: Settings, client: Client) -> None:
+    columns = "incident_id, from_at, until_at, services, group_count, failure_count"
+    since = "now() - interval '3 minutes'"
+    for row in (
+        f"'20260302-11-2a56f4', {since}, NULL, 'weather, ndvi', 2, 906",
+        f"'20260302-10-b47fc4', {since}, now(), 'weather, billing', 2, 77",  # is over
+    ):
+        execute(settings, f"INSERT INTO mart_incidents ({columns}) VALUES ({row})")
+    async with inbox() as box:
+        settings = with_channels(settings, box.url)
+        for service in ("ndvi", "weather"):
+            add_failures(settings, 30, service=service, error_type="DatabaseError")
+        await evaluate_alerts(settings)
+    [message] = box.messages
+    assert message["title"] == "FIRING: incident of weather, ndvi: Critical errors"
+    first, second = message["message"].splitlines()[:2]
+    assert first.startswith("Incident: weather, ndvi; 906 failures in 2 groups since ")
+    assert second == "Timeline: dlq incident 20260302-11-2a56f4"
+    assert "billing" not in message["message"]
+
+
 async def test_what_an_alert_named_is_marked_through_the_log(
     settings: Settings, client: Client
 ) -> None:

@@ -141,6 +141,21 @@ def test_each_panel_asks_what_postgres_answers(
         assert override["matcher"]["options"] in {*columns, *series}
 
 
+@pytest.mark.parametrize("board", BOARDS.values(), ids=list(BOARDS))
+def test_each_board_shows_the_incidents_of_the_time(
+    seeded: psycopg.Connection[Any], board: dict[str, Any]
+) -> None:
+    [annotation] = board["annotations"]["list"]
+    assert annotation["datasource"] == annotation["target"]["datasource"]
+    cursor = seeded.execute(expanded(annotation["target"]["rawSql"], [], seeded))
+    rows = cursor.fetchall()
+    assert [column.name for column in cursor.description or ()] == [
+        *("time", "timeend", "text", "tags")
+    ]
+    assert any("weather, irrigation, ndvi" in text for _, _, text, _ in rows)
+    assert all(begin < end for begin, end, _, _ in rows)
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["uid"])
 def test_each_alert_asks_what_postgres_answers(
     seeded: psycopg.Connection[Any], rule: dict[str, Any]
@@ -218,6 +233,8 @@ def test_ids_are_unique_panels_do_not_overlap_and_data_sources_are_there() -> No
     for board in BOARDS.values():
         panels = board["panels"]
         assert len({panel["id"] for panel in panels}) == len(panels)
+        for annotation in board["annotations"]["list"]:
+            assert annotation["datasource"]["uid"] == source
         for panel in panels:
             where = panel["gridPos"]
             assert 0 <= where["x"] < where["x"] + where["w"] <= 24
@@ -243,6 +260,11 @@ def test_what_grafana_would_take_for_a_variable_of_its_environment_is_escaped() 
 
 def test_each_query_of_the_dashboards_is_used() -> None:
     shown = {panel["targets"][0]["rawSql"] for _, panel in PANELS}
+    shown |= {
+        annotation["target"]["rawSql"]
+        for board in BOARDS.values()
+        for annotation in board["annotations"]["list"]
+    }
     unused = [
         f.name for f in Path(ROOT / "sql/grafana").glob("*.sql") if f.read_text() not in shown
     ]

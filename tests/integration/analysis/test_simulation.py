@@ -13,6 +13,7 @@ from nats.aio.client import Client
 
 from sahool_dlq.analysis.marts.build import build_marts
 from sahool_dlq.analysis.report.sections import sections
+from sahool_dlq.cli import _command
 from sahool_dlq.cli.simulate import command
 from sahool_dlq.errors import SimulationError
 from sahool_dlq.jobs.drain import drain_log
@@ -190,6 +191,58 @@ def test_services_that_an_outage_reaches_are_found_with_who_leads_and_by_how_lon
         assert pair["median_lag_seconds"] == pytest.approx(lag, abs=20)
 
 
+def test_each_outage_is_one_incident_with_who_failed_first(planted: Found) -> None:
+    truth, marts = planted
+    found = marts["incidents"].filter(pl.col("service_count") > 1).sort("from_at").to_dicts()
+    assert len(found) == len(truth.outages)
+    leader, lags = truth.outages[0]["leader"], truth.outages[0]["lag_seconds"]
+    minute = timedelta(minutes=1)
+    for incident, outage in zip(found, truth.outages, strict=True):
+        assert incident["services"] == ", ".join([leader, *sorted(lags, key=lags.__getitem__)])
+        assert incident["group_count"] == 3
+        assert abs(incident["from_at"] - outage["from"]) <= minute
+        assert abs(incident["until_at"] - outage["until"]) <= minute
+        assert incident["failure_count"] == incident["cured_count"] + incident["open_count"]
+        assert incident["cured_count"] > 0.9 * incident["failure_count"]
+    alone = marts["incidents"].filter(service_count=1)
+    assert set(alone["services"]) <= {"billing", "irrigation", "soil", "tiles", "yield"}
+
+
+def test_an_incident_is_shown_with_its_timeline(
+    planted: Found, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, marts = planted
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def dlq(*arguments: str) -> str:
+        flags = ("--lake-uri", str(folder / "lake"), "--as-of", UNTIL.isoformat())
+        done = CliRunner().invoke(_command(), [*arguments, *flags], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    newest = marts["incidents"].filter(pl.col("service_count") > 1).row(0, named=True)
+    id_ = newest["incident_id"]
+    listed = json.loads(dlq("incidents", "--json"))["incidents"]
+    assert [each["incident_id"] for each in listed] == marts["incidents"]["incident_id"].to_list()
+    of_ndvi = json.loads(dlq("incidents", "--service", "ndvi", "--json"))["incidents"]
+    assert {tuple(each["services"]) for each in of_ndvi} == {("weather", "irrigation", "ndvi")}
+    assert id_ in dlq("incidents")
+    told = json.loads(dlq("incident", id_, "--json"))
+    assert told["incident"]["groups"] == [group["group_id"] for group in told["groups"]]
+    kinds = [step["kind"] for step in told["timeline"]]
+    assert kinds.count("outbreak.began") == kinds.count("outbreak.ended") == 3
+    assert {"peak", "redrive.published", "redrive.succeeded"} <= set(kinds)
+    times = [step["at"] for step in told["timeline"]]
+    assert times == sorted(times)
+    cured = sum(s["count"] for s in told["timeline"] if s["kind"] == "redrive.succeeded")
+    assert cured == newest["cured_count"]
+    shown = dlq("incident", id_)
+    assert "weather, then irrigation, ndvi" in shown
+    draft = dlq("incident", id_, "--postmortem")
+    assert draft.startswith("# Post-mortem: weather, then irrigation, ndvi, ")
+    assert all(f"## {part}" in draft for part in ("Impact", "Timeline", "Cause", "Actions"))
+
+
 def test_a_group_that_was_repaired_and_returns_has_regressed_and_no_other(
     planted: Found,
 ) -> None:
@@ -244,6 +297,7 @@ def test_nothing_is_found_where_nothing_happens(quiet: Found) -> None:
     _, marts = quiet
     assert marts["spikes"].filter("is_spike").is_empty()
     assert marts["co_failures"].is_empty()
+    assert marts["incidents"].is_empty()
     assert marts["poison_tenants"].is_empty()
     assert marts["poison_messages"].is_empty()
     groups = marts["failure_groups"]

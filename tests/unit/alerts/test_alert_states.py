@@ -9,7 +9,7 @@ import pytest
 from sahool_dlq.alerts.findings import Finding
 from sahool_dlq.alerts.rules import AlertRules, Rule, read_alert_rules
 from sahool_dlq.alerts.states import Alert, step
-from sahool_dlq.alerts.text import Sample, compose, plain, quantity
+from sahool_dlq.alerts.text import OngoingIncident, Sample, compose, plain, quantity
 from sahool_dlq.alerts.text import command as next_command
 
 NOW = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -185,6 +185,50 @@ def test_an_outage_of_five_hundred_services_is_one_short_message() -> None:
     assert "- service-004: a 60\n- and 495 more\n" in body
     assert "How many: 30,000 failures" in body
     assert len(body) < 1_500
+
+
+OUTAGE = OngoingIncident("20260301-10-2a56f4", ["weather", "soil", "ndvi"], 3, 906, NOW)
+
+
+def test_alerts_of_one_incident_speak_of_it() -> None:
+    alerts = [alert("service_failing", name, value=0.9, above=0.5) for name in ("ndvi", "soil")]
+    alerts.append(alert("dlq_rate"))  # of all services
+    other = OngoingIncident("20260301-09-b47fc4", ["billing"], 1, 40, NOW)
+    title, body = compose("firing", alerts[:2], RULES, {}, [OUTAGE, other])
+    assert title == "FIRING: incident of weather, soil, ndvi: A service fails all its messages"
+    assert body.splitlines()[:3] == [
+        "Incident: weather, soil, ndvi; 906 failures in 3 groups since 2026-03-01 10:00:00 UTC",
+        "Timeline: dlq incident 20260301-10-2a56f4",
+        "",
+    ]
+    assert "billing" not in body
+    title, _ = compose("reminder", alerts, RULES, {}, [OUTAGE])
+    assert title.startswith("STILL FIRING: incident of weather, soil, ndvi: ")
+    assert title.endswith(" (+1 more)")
+
+
+@pytest.mark.parametrize(
+    ("kind", "alerts"),
+    [
+        ("resolved", [alert("service_failing", "ndvi", value=0.9, above=0.5)]),
+        ("firing", [alert("service_failing", "billing", value=0.9, above=0.5)]),
+        ("firing", [alert("drain_lag", value=0.5, above=0.1)]),
+        ("firing", [alert("unresolved", since=NOW - timedelta(days=1))]),
+    ],
+)
+def test_other_alerts_do_not_speak_of_an_incident(kind: str, alerts: list[Alert]) -> None:
+    plain_text = compose(kind, alerts, RULES, {})
+    assert compose(kind, alerts, RULES, {}, [OUTAGE]) == plain_text
+
+
+def test_an_alert_beside_an_incident_keeps_its_title() -> None:
+    alerts = [
+        alert("service_failing", "ndvi", value=0.9, above=0.5),
+        alert("drain_lag", value=0.5, above=0.1),
+    ]
+    title, body = compose("firing", alerts, RULES, {}, [OUTAGE])
+    assert title == compose("firing", alerts, RULES, {})[0]
+    assert body.startswith("Incident: weather, soil, ndvi; ")
 
 
 def test_words_of_a_message_are_words() -> None:

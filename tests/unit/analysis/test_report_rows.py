@@ -10,6 +10,7 @@ from sahool_dlq.analysis.report import patterns, standing
 from sahool_dlq.analysis.report.advice import what_failed
 from sahool_dlq.analysis.report.axes import whole_parts
 from sahool_dlq.analysis.report.section import Section
+from sahool_dlq.analysis.report.sections import printable_frames
 
 END = datetime(2026, 3, 2, 15, 20, tzinfo=UTC)
 
@@ -35,6 +36,14 @@ def test_a_mean_of_24_hours_is_said_of_cases_that_were_watched_so_long(
     part = standing.resolution_times(pl.DataFrame([row]), 12)
     told = dict(zip(part.columns, part.rows[0], strict=True))
     assert told["mean of the first 24 h"] == said
+
+
+def test_a_list_of_ids_is_never_cut_and_a_name_is() -> None:
+    many = ", ".join(f"{number:016x}" for number in range(40))
+    frames = {"": pl.DataFrame({"groups": [many], "brought": [many], "services": [many]})}
+    row = printable_frames(frames)[""].row(0, named=True)
+    assert row["groups"] == row["brought"] == many
+    assert len(row["services"]) == 255
 
 
 def test_the_number_of_an_event_is_a_name_and_no_amount() -> None:

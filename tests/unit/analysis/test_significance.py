@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from sahool_dlq.analysis.marts.contributors import SAMPLE
 from sahool_dlq.analysis.marts.significance import (
-    CHANCE,
     LEAST_SPIKE,
+    OUTBREAK,
+    SPIKE,
+    SpikeRule,
     adjusted,
     chi_square_tail,
     fisher_tail,
@@ -112,14 +114,16 @@ def test_adjusted_p_values_are_benjamini_and_hochbergs(p_values: list[float]) ->
     )
 
 
-def test_the_spike_limits_are_the_rule() -> None:
-    limits = dict(spike_limits())
+@pytest.mark.parametrize("rule", [SPIKE, OUTBREAK])
+def test_the_spike_limits_are_the_rule(rule: SpikeRule) -> None:
+    limits = dict(spike_limits(rule))
     assert min(limits) == LEAST_SPIKE
     for count in range(LEAST_SPIKE, 200):
-        limit = limits.get(count, count / 3)
-        assert limit <= count / 3
-        assert (poisson_tail(count, limit) == pytest.approx(CHANCE, rel=1e-9)) == (count in limits)
-        assert poisson_tail(count, limit) <= CHANCE * (1 + 1e-9)
+        limit = limits.get(count, count / rule.times)
+        assert limit <= count / rule.times
+        chance = poisson_tail(count, limit)
+        assert (chance == pytest.approx(rule.chance, rel=1e-9)) == (count in limits)
+        assert chance <= rule.chance * (1 + 1e-9)
 
 
 def poisson_tail(count: int, mean: float) -> float:

@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
+import polars as pl
+
 from sahool_dlq.orchestration.approval import plan_as_markdown
-from sahool_dlq.orchestration.pages import group_page
+from sahool_dlq.orchestration.pages import group_page, incidents_page
 
 WILD = "[x](javascript:x) <b>"
 GROUP: dict[str, Any] = {
@@ -67,6 +69,33 @@ def test_where_nothing_is_open_nothing_is_to_be_redriven() -> None:
     page = group_page(GROUP | {"open_count": 0, "state": "resolved"}, None, form("a"), form("b"))
     assert "Redrive" not in page
     assert "parameters=" not in page
+
+
+INCIDENT: dict[str, Any] = {
+    "incident_id": "20260302-11-1f0c9a",
+    "from_at": datetime(2026, 3, 2, 11, 7, tzinfo=UTC),
+    "until_at": None,
+    "services": "billing, <b>tiles",
+    "groups": "1f0c9a2b3d4e5f60, aaaa9a2b3d4e5f60",
+    "group_count": 2,
+    "failure_count": 906,
+    "open_count": 3,
+}
+
+
+def test_an_incident_leads_to_the_pages_of_its_groups() -> None:
+    other = GROUP | {"group_id": "aaaa9a2b3d4e5f60", "state": "resolved", "open_count": 0}
+    marts = {"failure_groups": pl.DataFrame([GROUP, other]), "incidents": pl.DataFrame([INCIDENT])}
+    now = datetime(2026, 3, 2, 12, tzinfo=UTC)
+    page = incidents_page(marts, now, {GROUP["group_id"]: "../artifact/7"})
+    assert r"## billing, then \<b\>tiles" in page
+    assert "906 failures in 2 groups, from 2026-03-02 11:07 UTC, and lasts; 3 are open." in page
+    assert "| new | 3 | [page](../artifact/7) |" in page
+    assert "| resolved | 0 | – |" in page
+    assert "dlq incident 20260302-11-1f0c9a" in page
+    assert "[x](" not in page
+    none = incidents_page(marts | {"incidents": pl.DataFrame([INCIDENT]).clear()}, now, {})
+    assert "No group failed far more than usual" in none
 
 
 def test_a_plan_says_what_its_page_says_to_who_approves_it() -> None:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from sahool_dlq.analysis.marts import resolution, significance
 from sahool_dlq.analysis.marts.contributors import contributors
 from sahool_dlq.analysis.marts.fixes import fixes
+from sahool_dlq.analysis.marts.outbreaks import with_incidents
 from sahool_dlq.analysis.marts.views import create_views, view_sql
 from sahool_dlq.errors import QueryError
 from sahool_dlq.sqlfiles import read_sql
@@ -59,6 +60,8 @@ SUMMARIES = (
     "failures_by_type",
     "fixes",
     "failure_groups",
+    "outbreaks",
+    "incidents",
     "pending_transient",
     "redrive_outcomes",
     "resolution_times",
@@ -192,6 +195,10 @@ def _significant_pairs(query: Query, _: datetime) -> pl.DataFrame:
     ).filter(pl.col("together_count") >= 3, pl.col("adjusted_p") < 0.01)
 
 
+def _outbreaks(query: Query, _: datetime) -> pl.DataFrame:
+    return with_incidents(query(read_sql("marts/outbreaks.sql")))
+
+
 IN_POLARS: dict[str, Callable[[Query, datetime], pl.DataFrame]] = {
     "resolution_times": lambda query, now: resolution.resolution_times(
         query(resolution.DURATIONS_SQL), now
@@ -201,6 +208,7 @@ IN_POLARS: dict[str, Callable[[Query, datetime], pl.DataFrame]] = {
     ),
     "contributors": lambda query, _: contributors(query),
     "fixes": lambda query, _: fixes(query),
+    "outbreaks": _outbreaks,
     "hour_of_week": _uneven_hours,
     "co_failures": _significant_pairs,
 }
@@ -251,13 +259,18 @@ def facts(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 def parameters(now: datetime, slo: float) -> dict[str, str]:
     """The parameters of the marts, as rows of VALUES by relation: time, objective, spike rule."""
-    limits = ", ".join(f"({count}, {limit!r})" for count, limit in significance.spike_limits())
+
+    def limits(rule: significance.SpikeRule) -> str:
+        rows = significance.spike_limits(rule)
+        return ", ".join(f"({count}, {limit!r})" for count, limit in rows)
+
     minute = int(now.timestamp() // 60)
     hours = ", ".join(f"({hour})" for hour in range(168))
     return {
         "clock (now, minute_number)": f"(CAST('{now.isoformat()}' AS TIMESTAMPTZ), {minute})",
         "health_rules (allowed_failure_rate)": f"(CAST({1 - slo!r} AS DOUBLE))",
-        "spike_limits (failure_count, expected_limit)": limits,
+        "spike_limits (failure_count, expected_limit)": limits(significance.SPIKE),
+        "outbreak_limits (failure_count, expected_limit)": limits(significance.OUTBREAK),
         "week_hours (hour_of_week)": hours,
     }
 

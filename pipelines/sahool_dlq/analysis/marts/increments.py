@@ -243,7 +243,7 @@ def _rows_of(counts: Sequence[str]) -> str:
 
 def _merged(column: str) -> str | None:
     """How rows with the same key are merged; None for the key columns."""
-    if column.endswith("_count"):
+    if column.endswith("_count") or column.startswith("total_"):
         return f"CAST(SUM(sign * {column}) AS BIGINT)"
     if column in _LATEST:
         latest = f"ARG_MAX_NULL({column}, last_log_position) FILTER (sign > 0)"

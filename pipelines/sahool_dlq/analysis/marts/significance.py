@@ -1,17 +1,38 @@
 """The significance of counts: scipy's distributions for the marts, row by row."""
 
 import itertools
+from typing import NamedTuple
 
 import polars as pl
 import scipy  # loads scipy.stats, which is slow, on first use
 
-__all__ = ["adjusted", "chi_square_tail", "fisher_tail", "spike_limits"]
+__all__ = [
+    "OUTBREAK",
+    "SPIKE",
+    "SpikeRule",
+    "adjusted",
+    "chi_square_tail",
+    "fisher_tail",
+    "spike_limits",
+]
 
 LEAST_SPIKE = 10
-"""Minimum events of a spike, which also has three times the expected number."""
+"""Minimum events of a spike, which also has several times the expected number ..."""
 
-CHANCE = 1e-4
-"""... and the maximum probability of so many in a Poisson process."""
+
+class SpikeRule(NamedTuple):
+    """... and is not chance."""
+
+    times: int  # the expected number, at least
+    chance: float  # maximum probability of so many in a Poisson process
+
+
+SPIKE = SpikeRule(3, 1e-4)
+"""Of the last hour."""
+
+OUTBREAK = SpikeRule(6, 1e-8)
+"""Of every hour of every group: so many are looked at that rare chances occur, and what is expected
+is known less well, because a day has quiet and busy hours."""
 
 
 def fisher_tail(
@@ -35,16 +56,16 @@ def adjusted(p_values: pl.Series) -> pl.Series:
     return pl.Series(scipy.stats.false_discovery_control(p_values))
 
 
-def spike_limits() -> list[tuple[int, float]]:
+def spike_limits(rule: SpikeRule) -> list[tuple[int, float]]:
     """The spike rule as a table: (events, the largest expected count that they are a spike over).
 
-    Up to some count, chance (`CHANCE`) is the stricter condition; the table ends where "three times
-    the expected" becomes stricter, for all larger counts.
+    Up to some count, chance is the stricter condition; the table ends where the multiple of the
+    expected becomes stricter, for all larger counts.
     """
     # "A Poisson process of mean m has k or more events" and "its k-th event (a Gamma variable)
     # comes before m" are the same.
     rows = (
-        (count, float(scipy.stats.gamma.ppf(CHANCE, count)))
+        (count, float(scipy.stats.gamma.ppf(rule.chance, count)))
         for count in itertools.count(LEAST_SPIKE)
     )
-    return list(itertools.takewhile(lambda row: row[1] <= row[0] / 3, rows))
+    return list(itertools.takewhile(lambda row: row[1] <= row[0] / rule.times, rows))

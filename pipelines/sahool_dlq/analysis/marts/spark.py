@@ -194,10 +194,8 @@ def translated(query: Any) -> str:
                 f"UNIX_SECONDS({at.sql('spark')})" for at in (node.this, node.expression)
             )
             return exp.maybe_parse(f"({later} - {earlier})", dialect="spark")
-        if isinstance(node, exp.GroupConcat):  # STRING_AGG(DISTINCT x, … ORDER BY x)
-            value = next(node.find_all(exp.Column)).sql("spark")
-            names = f"ARRAY_JOIN(SORT_ARRAY(COLLECT_SET({value})), ', ')"
-            return exp.maybe_parse(f"IF(COUNT({value}) > 0, {names}, NULL)", dialect="spark")
+        if isinstance(node, exp.GroupConcat):
+            return _joined(node.this)
         if name == "GROUPING" and len(node.expressions) > 1:
             bits = [f"GROUPING({part.sql('spark')})" for part in node.expressions]
             worth = [f"{bit} * {1 << place}" for place, bit in enumerate(reversed(bits))]
@@ -209,6 +207,22 @@ def translated(query: Any) -> str:
         if (new := spark_of(node)) is not node:
             node.replace(new)
     return str(query.sql("spark"))
+
+
+def _joined(ordered: Any) -> Any:
+    """STRING_AGG(DISTINCT x, ', ' ORDER BY x), or STRING_AGG(x, ', ' ORDER BY a, b)."""
+    from sqlglot import exp
+
+    if isinstance(ordered.this, exp.Distinct):
+        value = ordered.this.expressions[0].sql("spark")
+        names = f"SORT_ARRAY(COLLECT_SET({value}))"
+    else:
+        value = ordered.this.sql("spark")
+        keys = ", ".join(key.this.sql("spark") for key in ordered.expressions)
+        rows = f"SORT_ARRAY(COLLECT_LIST(STRUCT({keys}, {value} AS value)))"
+        names = f"TRANSFORM({rows}, row -> row.value)"
+    text = f"IF(COUNT({value}) > 0, ARRAY_JOIN({names}, ', '), NULL)"
+    return exp.maybe_parse(text, dialect="spark")
 
 
 def _spark_errors() -> tuple[type[Exception], ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from sahool_dlq.analysis.report import patterns, standing
+from sahool_dlq.analysis.report import incidents, patterns, standing
 from sahool_dlq.analysis.report.advice import by_urgency, next_command
 from sahool_dlq.analysis.report.changes import changes
 from sahool_dlq.analysis.report.headline import headline
@@ -22,6 +22,7 @@ NEEDED_MARTS = (
     "failures_hourly",
     "spikes",
     "failure_groups",
+    "incidents",
     "service_health",
     "resolution_times",
     "resolution_curves",
@@ -36,6 +37,7 @@ NEEDED_MARTS = (
 )
 
 _TOLD = (
+    "incidents",
     "service_health",
     "resolution_times",
     "redrive_outcomes",
@@ -48,15 +50,20 @@ _TOLD = (
 )
 
 
+_ID_LISTS = ("groups", "causes", "brought", "cured", "brought_back")
+"""Columns of ids, which are of no use if cut."""
+
+
 def printable_frames(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """The frames without terminal control characters or undrawable ones, cut to the length of
-    names.
+    names, except lists of ids.
 
     See `readable`, which does the same with one text.
     """
-    texts = pl.col(pl.String).str.replace_all(STEERING, "\N{REPLACEMENT CHARACTER}")
-    cut = texts.str.replace(rf"(?s)^(.{{{LONGEST_NAME - 1}}})..+$", "$1…")
-    return {name: frame.with_columns(cut) for name, frame in frames.items()}
+    texts = pl.col(pl.String)
+    plain = texts.str.replace_all(STEERING, "\N{REPLACEMENT CHARACTER}")
+    cut = texts.exclude(_ID_LISTS).str.replace(rf"(?s)^(.{{{LONGEST_NAME - 1}}})..+$", "$1…")
+    return {name: frame.with_columns(plain).with_columns(cut) for name, frame in frames.items()}
 
 
 def sections(
@@ -71,6 +78,7 @@ def sections(
     return [
         _now(frames),
         standing.groups(frames, now, most_rows),
+        incidents.section(frames["incidents"], now, most_rows),
         *changes(frames, now, most_rows),
         standing.health(frames["service_health"], most_rows),
         standing.resolution_times(frames["resolution_times"], most_rows),
