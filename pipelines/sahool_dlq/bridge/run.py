@@ -64,7 +64,8 @@ class Bridge(Service):
 
         Dead letters: bridged, gone (without their event), found (without an advisory). No dead
         letters: repeated (a termination after the event was given up), removed (the event left its
-        stream while a consumer had it), skipped. Also: acknowledged (after it was given up);
+        stream while a consumer had it), moved (its consumer wrote a dead letter that is imported),
+        skipped. Also: acknowledged (after it was given up);
         ids_taken (dead letters whose id was already used; both are kept).
         """
         if self._advisories is None:

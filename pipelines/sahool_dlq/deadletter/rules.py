@@ -1,9 +1,10 @@
-"""The rules file in TOML: masking, failure groups, formats of bodies (docs/rules.md)."""
+"""The rules file in TOML: masking, failure groups, formats of bodies, profiles (docs/rules.md)."""
 
 import msgspec
 
 from sahool_dlq.deadletter.decoding.rules import DecodingRule
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
+from sahool_dlq.deadletter.imports.profile import Profile
 from sahool_dlq.deadletter.redaction.redactor import RedactionRules
 
 __all__ = ["Rules", "read_rules"]
@@ -15,6 +16,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     redaction: RedactionRules = RedactionRules()
     grouping: GroupingRules = GroupingRules()
     decoding: tuple[DecodingRule, ...] = ()
+    profile: tuple[Profile, ...] = ()
 
 
 def read_rules(text: str) -> Rules:
