@@ -7,7 +7,7 @@ from dataclasses import asdict
 from prefect import State, flow
 
 from sahool_dlq.bridge.find_unadvised import Untold
-from sahool_dlq.bridge.imports import ImportReport, import_pending
+from sahool_dlq.bridge.imports import ImportReport, chosen_profiles, import_pending
 from sahool_dlq.bridge.run import bridge_pending
 from sahool_dlq.drain.run import DrainReport
 from sahool_dlq.errors import DLQError, LakeError
@@ -36,12 +36,13 @@ async def drain_dlq() -> State:
     bridged, untold = Counter[str](), list[Untold]()
     imports: list[ImportReport] = []
     try:  # first, since these dead letters say more about a failure than the server's advisories
-        imports = await stage(
-            "Import dead letters of others",
-            lambda: import_pending(settings),
-            lambda done: _imported(done) or "Nothing new",
-            is_repeatable=True,
-        )
+        if chosen := chosen_profiles(settings, None, None):
+            imports = await stage(
+                "Import dead letters of others",
+                lambda: import_pending(settings, chosen),
+                lambda done: _imported(done) or "Nothing new",
+                is_repeatable=True,
+            )
     except DLQError as error:
         trouble = error
     try:

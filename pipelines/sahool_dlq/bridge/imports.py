@@ -27,10 +27,10 @@ from sahool_dlq.bridge.foreign_stream import (
     is_same,
 )
 from sahool_dlq.connections import find_log, open_nats, open_postgres
-from sahool_dlq.deadletter.imports.profile import Profile, profile_named
+from sahool_dlq.deadletter.imports.profile import Profile, profile_named, with_streams
 from sahool_dlq.deadletter.imports.reading import ForeignMessage
 from sahool_dlq.deadletter.subjects import matches
-from sahool_dlq.errors import ServerUnavailableError, SettingsError, StreamError
+from sahool_dlq.errors import DLQError, ServerUnavailableError, SettingsError, StreamError
 from sahool_dlq.events.outbox import PUBLISH_ERRORS, OwnIds, publish_dead_letter
 from sahool_dlq.events.same import SameLetters
 from sahool_dlq.jetstream.reader import LogReader, LogState
@@ -95,15 +95,13 @@ def chosen_profiles(
     Raises SettingsError if there is no such profile, or no stream is known.
     """
     own = settings.rules.profile
-    names = [name] if name else [each.name for each in own if each.stream]
+    if name is None:
+        return [ProfileOnStream(each, each.stream) for each in with_streams(own) if each.stream]
     try:
-        found = [profile_named(each, own) for each in names]
+        profile = profile_named(name, own)
     except ValueError as error:
         reason = str(error)
         raise SettingsError(f"{reason[0].upper()}{reason[1:]}.") from error
-    if name is None:
-        return [ProfileOnStream(each, each.stream) for each in found if each.stream]
-    profile = found[0]
     if subjects:
         profile = msgspec.structs.replace(profile, subjects=tuple(subjects))
     where = stream or profile.stream
@@ -119,19 +117,26 @@ async def import_pending(
 ) -> list[ImportReport]:
     """Import what is new; without `chosen`, by all profiles of the rules file that name a stream.
 
-    Safe to run at any time, also twice at once. Raises StreamError if a stream cannot be read or
-    the log not be written, and ServerUnavailableError; the next run continues.
+    Safe to run at any time, also twice at once. If a stream cannot be read, or the log not be
+    written, the others are imported, then it raises StreamError or ServerUnavailableError; the next
+    run continues.
     """
     chosen = chosen_profiles(settings, None, None) if chosen is None else chosen
     reports: list[ImportReport] = []
+    trouble: DLQError | None = None
     if not chosen:
         return reports
     async with open_nats(settings, "dlq import") as client:
         with open_postgres(settings) as connection:
             for each in chosen:
                 run = _Import(settings, client, connection, each)
-                await run.to_end(progress)
                 reports.append(run.report)
+                try:
+                    await run.to_end(progress)
+                except DLQError as error:
+                    trouble = trouble or error
+    if trouble is not None:
+        raise trouble
     return reports
 
 

@@ -58,8 +58,9 @@ def _preview(
 
     def shown(letter: ImportedLetter, name: str) -> Any:
         value = letter.fields.get(name)
-        is_text = isinstance(value, str) and name != "failure_id"
-        return redactor.redact_text(value) if is_text else value
+        if not isinstance(value, str) or name == "failure_id":
+            return value
+        return redactor.redact_text(value)
 
     rows = [
         {"sequence": message.sequence, "subject": message.subject, "body_bytes": len(letter.body)}

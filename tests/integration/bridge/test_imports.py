@@ -7,12 +7,14 @@ import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from nats.js.api import RetentionPolicy, StreamConfig, StreamSource
 from pydantic import SecretStr
 
+from flows.drain_dlq import drain_dlq
 from sahool_dlq.bridge import imports
 from sahool_dlq.bridge.imports import ImportReport, chosen_profiles, import_pending, previewed
 from sahool_dlq.bridge.run import bridge_pending
@@ -258,6 +260,35 @@ async def test_an_advisory_and_a_dead_letter_about_one_event_are_one_case(
     assert len(await platform.letters()) == 4
 
 
+async def test_the_flow_imports_before_it_drains_and_drains_if_it_cannot(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = platform.settings.home / "rules.toml"
+    settings = platform.settings.model_copy(update={"rules_file": rules})
+    streams = [
+        f'[[profile]]\nname = "{stream}"\nlike = "watermill"\nstream = "{stream}"\n'
+        for stream in ("NONE", POISON)
+    ]
+    flow: Any = drain_dlq.fn.__wrapped__
+    of_the_flow = flow.__globals__
+
+    async def nothing(*_: Any, **_more: Any) -> None:
+        return None
+
+    for needs_prefect in ("is_overtaken", "table", "told"):
+        monkeypatch.setitem(of_the_flow, needs_prefect, nothing)
+    monkeypatch.setitem(of_the_flow, "progress", lambda _: nullcontext())
+    monkeypatch.setitem(of_the_flow, "stage", lambda _name, work, *_told, **_: work())
+    monkeypatch.setitem(of_the_flow, "happened", lambda *_: None)
+    monkeypatch.setitem(of_the_flow, "load_settings", lambda: settings)
+    for number, text in enumerate((streams[1], "".join(streams)), 1):
+        rules.write_text(text)
+        await poison(platform, number)
+        with pytest.raises(StreamError, match="NONE") if number == 2 else nullcontext():
+            await flow()
+        assert len(failures(settings)) == number
+
+
 async def test_a_termination_after_a_dead_letter_that_is_imported_is_no_second_case(
     platform: Platform,
 ) -> None:
@@ -403,6 +434,20 @@ async def test_messages_that_are_no_such_dead_letters_are_kept_with_the_reason(
         assert row["parse_error"].startswith("it has nothing that the profile watermill reads: ")
     assert rows[0]["original_headers"] == {"Other": "1"}
     assert counts(await take(platform)) == (0, 0, 0)
+
+
+async def test_a_stream_that_is_missing_keeps_no_other_from_being_imported(
+    platform: Platform,
+) -> None:
+    await poison(platform, 1)
+    chosen = [
+        each
+        for stream in ("NONE", POISON)
+        for each in chosen_profiles(platform.settings, "watermill", stream)
+    ]
+    with pytest.raises(StreamError, match="There is no stream NONE"):
+        await import_pending(platform.settings, chosen)
+    assert await imported_count(platform) == 1
 
 
 async def test_the_platforms_own_messages_are_left_out(platform: Platform) -> None:

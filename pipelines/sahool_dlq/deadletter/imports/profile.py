@@ -1,6 +1,6 @@
 """Profiles: how the dead letters of other software say what failed (docs/import.md)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["BUILT_IN", "Key", "Profile", "built_in", "profile_named"]
+__all__ = ["BUILT_IN", "Key", "Profile", "built_in", "profile_named", "with_streams"]
 
 Key = Literal[
     "original_subject",
@@ -101,6 +101,11 @@ def profile_named(name: str, own: Iterable[Profile] = ()) -> Profile:
     if name not in known:
         raise ValueError(_unknown(name, known))
     return _complete(known[name])
+
+
+def with_streams(own: Sequence[Profile]) -> list[Profile]:
+    """The profiles that name a stream, complete: every run imports these."""
+    return [profile_named(each.name, own) for each in own if each.stream]
 
 
 @cache
