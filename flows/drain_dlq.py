@@ -7,6 +7,7 @@ from dataclasses import asdict
 from prefect import State, flow
 
 from sahool_dlq.bridge.find_unadvised import Untold
+from sahool_dlq.bridge.imports import ImportReport, chosen_profiles, import_pending
 from sahool_dlq.bridge.run import bridge_pending
 from sahool_dlq.drain.run import DrainReport
 from sahool_dlq.errors import DLQError, LakeError
@@ -23,7 +24,8 @@ from sahool_dlq.settings import Settings, load_settings
 async def drain_dlq() -> State:
     """Drain the dead-letter stream into the lake and Postgres, each message exactly once.
 
-    First it records failures of consumers without our library (`dlq bridge`). If that fails, the
+    First it imports dead letters of others and records failures of consumers without our library
+    (`dlq import`, `dlq bridge`). If that fails, the
     run fails after the drain. Overlapping runs are harmless: a later one waits for the earlier, and
     a stuck one is fenced.
     """
@@ -32,6 +34,17 @@ async def drain_dlq() -> State:
     settings = load_settings()
     trouble: DLQError | None = None
     bridged, untold = Counter[str](), list[Untold]()
+    imports: list[ImportReport] = []
+    try:  # first, since these dead letters say more about a failure than the server's advisories
+        if chosen := chosen_profiles(settings, None, None):
+            imports = await stage(
+                "Import dead letters of others",
+                lambda: import_pending(settings, chosen),
+                lambda done: _imported(done) or "Nothing new",
+                is_repeatable=True,
+            )
+    except DLQError as error:
+        trouble = error
     try:
         bridged, untold = await stage(
             "Bring in what others gave up",
@@ -40,7 +53,7 @@ async def drain_dlq() -> State:
             is_repeatable=True,
         )
     except DLQError as error:  # reported at the end: the log is drained in any case
-        trouble = error
+        trouble = trouble or error
     async with progress("Draining the dead-letter stream") as move:
         # Once begun it waits for servers; done anew, it would not tell what it stored before.
         report = await stage("Drain the log", lambda: drain_log(settings, move), _drained)
@@ -56,8 +69,20 @@ async def drain_dlq() -> State:
         happened("dlq.version", f"dlq.service.{version.partition(' ')[0]}", version, {})
     if trouble is not None:
         raise trouble
-    message = "; ".join(filter(None, (_drained(report), _bridged(bridged, untold))))
+    others = _imported(imports), _bridged(bridged, untold)
+    message = "; ".join(filter(None, (_drained(report), *others)))
     return await told(f"{report.drained:,} messages", message, asdict(report))
+
+
+def _imported(imports: list[ImportReport]) -> str:
+    """The results of imports that found anything; empty if there are none."""
+    parts = []
+    for each in imports:
+        if each.imported:
+            parts.append(f"{each.imported:,} imported from {each.stream}")
+        if each.missed:
+            parts.append(f"at most {each.missed:,} left {each.stream} before they were imported")
+    return "; ".join(parts)
 
 
 def _bridged(bridged: Counter[str], untold: list[Untold]) -> str:

@@ -107,7 +107,8 @@ class Settings(BaseSettings):
         90, gt=0, description="days after which rows of failed_payloads are deleted"
     )
     rules_file: Path | None = Field(
-        None, description="TOML file with your rules for redaction, groups, owners and decoding"
+        None,
+        description="TOML file with your rules for redaction, groups, owners, decoding and imports",
     )
     schema_registry_url: SecretStr | None = Field(
         None, description="address of the schema registry for events in Avro"

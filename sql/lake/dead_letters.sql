@@ -40,6 +40,8 @@
 --   body_format            formats that the body was decoded from, outermost first: msgpack, cbor,
 --                          avro, protobuf, gzip+msgpack, …; null: it is JSON, or not decoded
 --   body_error             why the body, or a part of it, is not decoded; else null
+--   imported_from          message of another dead-letter stream that it was imported from, as
+--                          stream/sequence/nanoseconds; else null
 --   envelope               format of the dead letter: canonical | metadata | other
 --   parse_error            why it could not be read or stored unchanged; else null
 --   clamped                names of columns whose value was changed to fit, joined by commas

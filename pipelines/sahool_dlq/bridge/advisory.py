@@ -19,7 +19,7 @@ from sahool_dlq.jetstream.pull import Delivery
 from sahool_dlq.jetstream.stored import StoredMessage
 from sahool_dlq.jetstream.streams import REMOVED_REASONS
 
-MAX_DELIVERIES, TERMINATED = BRIDGED_REASONS
+MAX_DELIVERIES, TERMINATED, _ = BRIDGED_REASONS
 
 _MAX_DELIVER: Final = "io.nats.jetstream.advisory.v1.max_deliver"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,7 +59,7 @@ class Advisory(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> str:
-        """Its `dlq_reason`, one of BRIDGED_REASONS."""
+        """Its `dlq_reason`, one of the first two BRIDGED_REASONS."""
         return MAX_DELIVERIES if self.type == _MAX_DELIVER else TERMINATED
 
     def is_removal(self, event: StoredMessage | None) -> bool:

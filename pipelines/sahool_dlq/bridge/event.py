@@ -15,21 +15,24 @@ _NO_STREAM = 10059  # the server's code for "stream not found"
 
 
 async def event_of(
-    connection: Client, advisory: Advisory
+    connection: Client, stream: str, sequence: int, told_at: datetime
 ) -> tuple[StoredMessage | None, datetime | None]:
-    """The event; if it is gone, the creation time of its stream, if that still exists."""
+    """The event that the server or a dead letter named at that time.
+
+    If it is gone, the creation time of its stream, if that still exists.
+    """
     try:
-        event = await stored_message(connection, advisory.stream, advisory.stream_seq)
+        event = await stored_message(connection, stream, sequence)
         # Is it another event with its sequence, in a recreated stream? Clocks may differ, so the
         # stream's own age decides.
-        if event is not None and event.timestamp_ns <= nanoseconds(advisory.timestamp):
+        if event is not None and event.timestamp_ns <= nanoseconds(told_at):
             return event, None
-        created = (await connection.jetstream().stream_info(advisory.stream)).created
+        created = (await connection.jetstream().stream_info(stream)).created
     except APIError as error:
         if error.err_code == _NO_STREAM:
             return None, None
         raise
-    if created is None or created > advisory.timestamp:
+    if created is None or created > told_at:
         return None, None
     return event, created
 

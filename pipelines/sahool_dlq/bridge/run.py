@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from sahool_dlq.bridge.find_unadvised import Untold
 from sahool_dlq.bridge.take_advisories import Advisories, OnLetter
 from sahool_dlq.bridge.totals import publish_totals
+from sahool_dlq.deadletter.imports.profile import with_streams
 from sahool_dlq.errors import DLQError, StreamError
 from sahool_dlq.events.outbox import (
     PUBLISH_ERRORS,
@@ -64,7 +65,8 @@ class Bridge(Service):
 
         Dead letters: bridged, gone (without their event), found (without an advisory). No dead
         letters: repeated (a termination after the event was given up), removed (the event left its
-        stream while a consumer had it), skipped. Also: acknowledged (after it was given up);
+        stream while a consumer had it), moved (its consumer wrote a dead letter that is imported),
+        skipped. Also: acknowledged (after it was given up);
         ids_taken (dead letters whose id was already used; both are kept).
         """
         if self._advisories is None:
@@ -76,9 +78,10 @@ class Bridge(Service):
         """Connect, and create missing streams and the durable consumer.
 
         Raises ServerUnavailableError if no server answers, StreamError if a stream cannot be
-        created.
+        created, SettingsError if the rules file is not valid.
         """
         settings = self._platform
+        profiles = with_streams(settings.rules.profile)
         connection = await self._open()
         js = connection.jetstream()
         try:
@@ -91,6 +94,7 @@ class Bridge(Service):
                 self._on_letter,
                 self._ack_wait_seconds,
                 self._closing,
+                profiles,
             )
             await self._advisories.prepare()
         except (*PUBLISH_ERRORS, StreamError) as error:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from sahool_dlq.bridge.advisory import (
 from sahool_dlq.bridge.event import GivenUp, event_of
 from sahool_dlq.bridge.find_unadvised import Untold, sample
 from sahool_dlq.bridge.late import LateAcks
+from sahool_dlq.deadletter.imports.profile import Profile
 from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.events.closing import Closing
 from sahool_dlq.events.intake import WRITE_SECONDS, Intake
@@ -55,6 +56,7 @@ class Advisories(Intake):
         on_letter: OnLetter | None,
         ack_wait_seconds: float,
         closing: Closing,
+        profiles: Sequence[Profile],
     ) -> None:
         super().__init__(
             connection,
@@ -72,6 +74,7 @@ class Advisories(Intake):
         self._on_letter = on_letter
         self._own_ids = OwnIds(SameLetters(connection).is_ours)
         self._own_streams = settings.stream_names.own
+        self._profiles = profiles
 
     async def run(self) -> None:
         """As the base class; then received late acknowledgements are reported too."""
@@ -94,7 +97,13 @@ class Advisories(Intake):
             self.counts["skipped"] += 1
             self._acknowledge(msg)
             return
-        event, created = await event_of(self.connection, advisory)
+        if any(each.has_moved(advisory.stream, advisory.reason) for each in self._profiles):
+            self.counts["moved"] += 1
+            self._acknowledge(msg)
+            return
+        event, created = await event_of(
+            self.connection, advisory.stream, advisory.stream_seq, advisory.timestamp
+        )
         if self._is_own(advisory, event):
             self.counts["skipped"] += 1
         elif advisory.is_removal(event):

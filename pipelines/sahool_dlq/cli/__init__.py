@@ -44,6 +44,7 @@ CHAPTERS = {
         "drain": "copy new dead letters from the stream to the lake and Postgres",
         "marts": "compute the analysis tables (marts)",
         "bridge": "record failures of consumers that do not use this library",
+        "import": "take in dead letters that other software wrote to its own stream",
         "exporter": "serve metrics for Prometheus",
         "verify": "compare stream, lake and Postgres; check the lake's files; repair",
         "maintain": "compact and vacuum the lake, and delete what is past its retention",

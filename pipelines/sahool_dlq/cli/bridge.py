@@ -16,7 +16,7 @@ from sahool_dlq.settings import Settings
 
 _COUNTED = (
     *("bridged", "gone", "skipped", "found", "repeated", "removed"),
-    *("acknowledged", "ids_taken"),
+    *("moved", "acknowledged", "ids_taken"),
 )
 
 
@@ -52,6 +52,11 @@ def _show(counts: Counter[str]) -> None:
     if counts["repeated"]:
         console.print(
             f"Advisories about failures that were recorded before: {counts['repeated']:,}."
+        )
+    if counts["moved"]:
+        console.print(
+            f"Terminated after their consumer wrote a dead letter itself: {counts['moved']:,}."
+            " `dlq import` records them."
         )
     if counts["removed"]:
         console.print(

@@ -1,6 +1,11 @@
 """Examples of each verb for its help: as they can be pasted, once ids are one's own."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
+    "import": (
+        "dlq import --profile watermill --stream POISON --dry-run",
+        "dlq import --profile watermill --stream POISON",
+        "dlq import",
+    ),
     "status": ("dlq status", "dlq status --json | jq .failures"),
     "groups": (
         "dlq groups",

@@ -203,7 +203,7 @@ _OTHERS = (
 _FACTS: Sequence[str] = (
     "failure_id", "group_id", "cause_id", "status", "regressed", "service", "consumer_name",
     "handed_to", "consumer_version", "handler", "event_type", "original_subject", "event_id",
-    "source_service", "tenant_id", "field_id", "farmer_id", "dlq_reason", "retry_count",
-    "redrive_count", "first_attempt_at", "dlq_timestamp", "closed_at", "cause", "parse_error",
-    "body_format", "body_error",
+    "source_service", "imported_from", "tenant_id", "field_id", "farmer_id", "dlq_reason",
+    "retry_count", "redrive_count", "first_attempt_at", "dlq_timestamp", "closed_at", "cause",
+    "parse_error", "body_format", "body_error",
 )  # fmt: skip

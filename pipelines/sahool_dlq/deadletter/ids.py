@@ -20,6 +20,14 @@ def dead_letter_id(dlq_stream: str, sequence: int, timestamp_ns: int) -> str:
     return _uuid5(f"{dlq_stream}|{sequence}|{timestamp_ns}")
 
 
+def imported_id(imported_from: str) -> str:
+    """The id of a dead letter from another dead-letter stream, if its event is not known exactly.
+
+    `imported_from` is its place there, see `imports.place_of`.
+    """
+    return _uuid5(f"imported|{imported_from}")
+
+
 def redrive_id(root_failure_id: str, attempt: int) -> str:
     """The id in the headers of a redrive attempt, and its `Nats-Msg-Id`.
 

@@ -110,6 +110,9 @@ class DeadLetter:
     # why the body, or a part of it, is still encoded; null: it is decoded, or not of a known format
     body_error: Annotated[str | None, Column(masked="text")] = None
 
+    # message of another dead-letter stream that it was imported from: stream/sequence/nanoseconds
+    imported_from: Annotated[str | None, Column("maybe", 320, "label")] = None
+
     # How it was read
     envelope: Annotated[str, Column(in_postgres=False)]  # canonical | metadata | other
     # why it could not be read, or kept, as it was sent
@@ -155,6 +158,7 @@ FINGERPRINT_COLUMNS: dict[str, Field] = {
 _OTHER_KEYS = {  # each is kept as another column
     "original_timestamp_ns": Field(int, Column("maybe", INT64_MAX)),
     "redrive_of": Field(str, Column("maybe")),
+    "import_error": Field(str, Column("maybe")),
 }
 CANONICAL_KEYS = {n: f for n, f in FIELDS.items() if f.column.sent != "never"} | _OTHER_KEYS
 """Every key of a dead letter that is read."""
@@ -176,5 +180,7 @@ LABEL_COLUMNS = _masked_as("label")
 ErrorKey = Literal["error_type", "error_message", "stack_trace", "service"]
 """The error keys that a consumer without our library may give to the bridge."""
 
-BRIDGED_REASONS = ("max_deliveries", "terminated")
-"""`dlq_reason` of failures of consumers without our library, reported by the server."""
+BRIDGED_REASONS = ("max_deliveries", "terminated", "imported")
+"""`dlq_reason` of failures of consumers without our library: the first two are reported by the
+server, the last one by a dead letter that such a consumer wrote.
+"""

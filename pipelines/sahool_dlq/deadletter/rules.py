@@ -1,9 +1,10 @@
-"""The rules file in TOML: masking, failure groups, owners, formats of bodies (docs/rules.md)."""
+"""The rules file in TOML: masking, groups, owners, formats of bodies, profiles (docs/rules.md)."""
 
 import msgspec
 
 from sahool_dlq.deadletter.decoding.rules import DecodingRule
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
+from sahool_dlq.deadletter.imports.profile import Profile
 from sahool_dlq.deadletter.ownership import Ownership
 from sahool_dlq.deadletter.redaction.redactor import RedactionRules
 
@@ -17,6 +18,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grouping: GroupingRules = GroupingRules()
     decoding: tuple[DecodingRule, ...] = ()
     ownership: Ownership = Ownership()
+    profile: tuple[Profile, ...] = ()
 
 
 def read_rules(text: str) -> Rules:

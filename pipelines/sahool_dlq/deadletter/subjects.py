@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+_IMPORTED = "imported"
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
@@ -71,6 +72,13 @@ class Subjects:
         of_service = f"{subject_token(service)}." if service else ""
         return f"{self.prefix}.dlq.{of_service}{subject_token(event_type)}"
 
+    def imported(self, stream: str, event_type: str | None = None) -> str:
+        """The subject of dead letters from another dead-letter stream; without an event type the
+        filter of all of them.
+        """
+        last = subject_token(event_type) if event_type else "*"
+        return f"{self.prefix}.dlq.{_IMPORTED}.{subject_token(stream)}.{last}"
+
     def redrive(self, outcome: str) -> str:
         """The subject of messages about a redrive (`published`, `succeeded`, …)."""
         return f"{self.prefix}.redrive.{outcome}"
@@ -97,6 +105,12 @@ def writer_of(subject: str) -> str | None:
     """The service in a dead letter's subject; None if there is none."""
     writer, _, event_type = subject.partition(".dlq.")[2].partition(".")
     return writer if event_type and "." not in event_type else None
+
+
+def is_import(subject: str) -> bool:
+    """Whether a dead letter's subject is one of `Subjects.imported`."""
+    tokens = subject.partition(".dlq.")[2].split(".")
+    return len(tokens) == 3 and tokens[0] == _IMPORTED
 
 
 def matches(pattern: str, subject: str) -> bool:

@@ -71,6 +71,10 @@ class FailedEvent(BaseModel):
     redrive_attempt: int | None = None  # 1 for the first redrive
     traceparent: str | None = None  # W3C trace context
 
+    # What the import of another dead-letter stream adds
+    imported_from: str | None = None  # its message there: stream/sequence/nanoseconds
+    import_error: str | None = None  # what of that message could not be read
+
     def to_json(self) -> str:
         """The dead letter as published."""
         return self.model_dump_json()

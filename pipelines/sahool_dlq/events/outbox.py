@@ -267,7 +267,7 @@ async def _store_body(connection: Client, name: str, body: bytes, began_at: str)
 
 def _shortened(fields: dict[str, Any], limit: int) -> dict[str, Any]:
     """The fields with texts cut to `limit` characters; ids and subjects are kept."""
-    kept = ("failure_id", "original_subject")
+    kept = ("failure_id", "original_subject", "imported_from")
     short = {
         key: value[:limit] if isinstance(value, str) and key not in kept else value
         for key, value in fields.items()

@@ -146,7 +146,7 @@ $JS.API.STREAM.MSG.GET.{bodies} $O.{bucket}.>
 """
 _REDRIVER = """
 {prefix}.analysis.> {prefix}.actions.>
-{prefix}.dlq.* {prefix}.redrive.* {prefix}.triage.* {prefix}.totals.*.*
+{prefix}.dlq.* {prefix}.dlq.imported.> {prefix}.redrive.* {prefix}.triage.* {prefix}.totals.*.*
 $JS.API.STREAM.NAMES $JS.API.STREAM.LIST $JS.API.STREAM.INFO.*
 $JS.API.CONSUMER.LIST.* $JS.API.CONSUMER.INFO.*.*
 $JS.API.STREAM.MSG.GET.{dead_letters} $JS.API.STREAM.MSG.GET.{events}

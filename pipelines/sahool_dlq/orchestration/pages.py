@@ -126,7 +126,8 @@ def _members(groups: Sequence[Mapping[str, Any]], pages: Mapping[str, str]) -> S
     for group in groups[:MOST_GROUPS]:
         page = pages.get(group["group_id"])
         links = Links((("page", page),)) if page else "–"
-        rows.append((what_failed(group, _LONGEST), state_in_words(group), group["open_count"], links))
+        what, state = what_failed(group, _LONGEST), state_in_words(group)
+        rows.append((what, state, group["open_count"], links))
     more = len(groups) - len(rows)
     if more > 0:
         rows.append((f"and {more:,} more groups", "", None, "–"))

@@ -41,6 +41,10 @@ def check_event_subject(subject: str, own: Subjects) -> None:
 
     These are invalid or too long subjects, and those of the server, inboxes and the platform.
     """
+    if subject == "unknown":
+        raise RefusedError(
+            "its dead letter does not say the subject of its event: give one with --to"
+        )
     if any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
         raise RefusedError(f"{subject[:100]!r} is not a valid subject to publish to")
     if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection

@@ -49,13 +49,14 @@ def _in_range(name: str) -> Any:
     return (name, number) if name in REQUIRED_KEYS else (name, number | None, None)
 
 
-# The canonical envelope with its numbers in range, and not of a redrive.
+# The canonical envelope with its numbers in range, neither of a redrive nor imported.
 _Plain = msgspec.defstruct(
     "_Plain",
     [
         ("original_headers", MutableHeaders),
         *map(_in_range, [n for n, f in CANONICAL_KEYS.items() if f.kind is int and f.column.limit]),
         *((name, None, None) for name in ("redrive_id", "redrive_of", "redrive_attempt")),
+        *((name, None, None) for name in ("imported_from", "import_error")),
     ],
     bases=(Canonical,),
     gc=False,

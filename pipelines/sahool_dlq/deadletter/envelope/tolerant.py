@@ -37,7 +37,7 @@ from sahool_dlq.deadletter.sanitize import (
     parse_time,
     raw_data,
 )
-from sahool_dlq.deadletter.subjects import event_type_of, subject_token, writer_of
+from sahool_dlq.deadletter.subjects import event_type_of, is_import, subject_token, writer_of
 
 RAW_LIMIT = 100_000
 """Maximum characters that are stored of bytes that are not JSON."""
@@ -180,6 +180,7 @@ class Reading:
         self._times(fields, published_at)
         origin = [fields.get(name) for name in ORIGIN]
         failure = identity(message, dlq_stream, fields.get("failure_id"), origin)
+        failure = self._imported(fields, failure, origin)
         fields["failure_id"] = failure
         if redrive and redrive.root != failure:
             fields["root_failure_id"], fields["redrive_id"], fields["redrive_attempt"] = redrive
@@ -189,6 +190,20 @@ class Reading:
         fields.setdefault("event_type", event_type_of(message.subject))
         fields.setdefault("original_data", "null")
         return {name: value for name, value in fields.items() if value is not None}
+
+    def _imported(self, fields: dict[str, Any], failure: str, origin: Sequence[Any]) -> str:
+        """The id of a dead letter that only the importer may have written, by its subject.
+
+        Elsewhere the keys of an import say nothing.
+        """
+        problem, place = fields.pop("import_error", None), fields.pop("imported_from", None)
+        if not (place and is_import(self.message.subject)):
+            return failure
+        fields["imported_from"] = place
+        if problem:
+            self.problems.append(problem)
+        is_proven = None not in origin and failure == ids.failure_id(*origin)
+        return failure if is_proven else ids.imported_id(place)
 
     def body_to_open(self, fields: dict[str, Any]) -> bytes | None:
         """The event's body if it may have another format than JSON; else None."""

@@ -56,6 +56,8 @@ class DLQEvent(BaseModel):
     payload_encoding: str = "json"  # json | base64 | object | text
     body_error: str | None = None  # why the body could not be read
     traceparent: str | None = None
+    # message of another dead-letter stream that it was imported from: stream/sequence/nanoseconds
+    imported_from: str | None = None
 
     # Its identity, and its position in the log
     failure_id: str  # uuid, the same that the drain finds
