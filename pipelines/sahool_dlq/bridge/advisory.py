@@ -19,7 +19,7 @@ from sahool_dlq.jetstream.pull import Delivery
 from sahool_dlq.jetstream.stored import StoredMessage
 from sahool_dlq.jetstream.streams import REMOVED_REASONS
 
-MAX_DELIVERIES, TERMINATED, _ = BRIDGED_REASONS
+MAX_DELIVERIES, TERMINATED, IMPORTED = BRIDGED_REASONS
 
 _MAX_DELIVER: Final = "io.nats.jetstream.advisory.v1.max_deliver"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

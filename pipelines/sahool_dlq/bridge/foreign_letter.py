@@ -6,13 +6,12 @@ from typing import Any, NamedTuple, cast
 
 from nats.aio.client import Client
 
-from sahool_dlq.bridge.advisory import nanoseconds, service_of
+from sahool_dlq.bridge.advisory import IMPORTED, nanoseconds, service_of
 from sahool_dlq.bridge.event import event_of
 from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.imports.profile import Profile
 from sahool_dlq.deadletter.imports.reading import ForeignLetter, ForeignMessage, read_letter
 from sahool_dlq.deadletter.message import time_of_ns
-from sahool_dlq.deadletter.record import BRIDGED_REASONS
 from sahool_dlq.deadletter.subjects import event_type_of
 from sahool_dlq.errors import NotPermittedError
 from sahool_dlq.events.failure import event_fields, parse_body
@@ -96,7 +95,7 @@ async def imported_letter(
         "first_attempt_at": letter.first_failed_at.isoformat(),
         "last_attempt_at": letter.failed_at.isoformat(),
         "dlq_timestamp": letter.failed_at.isoformat(),
-        "dlq_reason": BRIDGED_REASONS[2],
+        "dlq_reason": IMPORTED,
         "consumer_service": service,
         "handler": texts.get("handler"),
         "imported_from": message.place,
