@@ -17,6 +17,8 @@ GROUP: dict[str, Any] = {
     "template": WILD,
     "frames": "store:save < handlers:handle",
     "state": "new",
+    "resolved_in_version": None,
+    "regressed_in_version": None,
     "open_count": 3,
     "parked_count": 1,
     "failure_count": 4,
