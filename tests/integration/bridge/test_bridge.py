@@ -441,6 +441,7 @@ async def test_dlq_migrate_makes_the_stream_and_dlq_bridge_once_tells(platform: 
         "skipped": 0,
         "found": 0,
         "repeated": 0,
+        "moved": 0,
         "removed": 0,
         "acknowledged": 0,
         "ids_taken": 0,

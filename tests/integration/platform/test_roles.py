@@ -299,26 +299,6 @@ def test_postgres_refuses_the_rest(roles: Roles, login: str) -> None:
                 connection.execute(statement)
 
 
-async def test_who_may_decide_may_mute_a_group_and_the_alerts_end_its_mute(roles: Roles) -> None:
-    [(group,)] = roles.rows("analyst", "SELECT min(group_id) FROM failed_events")
-    edit = GroupEdit(owner="team", mute=Mute(more=5))
-    for user, login, words in (
-        ("drain", "redriver", "drain to publish to sahool.triage.group"),
-        ("redriver", "drain", "permission denied for table audit_log: grant it"),
-    ):
-        with pytest.raises(DLQError, match=words):
-            await change_group(roles.settings(user, login), group, edit, actor="a", reason="b")
-    redriver = roles.settings("redriver", "redriver")
-    row = await change_group(redriver, group, edit, actor="ana", reason="known")
-    assert (row["owner"], row["is_muted"]) == ("team", True)
-    with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
-        connection.execute("UPDATE dlq.group_decisions SET mute_until = now(), mute_more = NULL")
-    await evaluate_alerts(roles.settings("drain", "alerts"))
-    await drain_log(roles.settings("drain", "drain"))
-    seen = "SELECT owner, is_muted, muted_at FROM group_care WHERE owner IS NOT NULL"
-    assert roles.rows("analyst", seen) == [("team", False, None)]
-
-
 ADOPT = "adopt SAHOOL_EVENTS/quiet --proof --reason a --json"
 SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
@@ -595,3 +575,23 @@ async def test_who_may_not_hear_acknowledgements_is_told_once_and_bridges_on(
         assert client.is_connected
     said = "Late acknowledgements cannot be received: NATS does not permit drain to"
     assert caplog.text.count(said) == 1
+
+
+async def test_who_may_decide_may_mute_a_group_and_the_alerts_end_its_mute(roles: Roles) -> None:
+    [(group,)] = roles.rows("analyst", "SELECT min(group_id) FROM failed_events")
+    edit = GroupEdit(owner="team", mute=Mute(more=5))
+    for user, login, words in (
+        ("drain", "redriver", "drain to publish to sahool.triage.group"),
+        ("redriver", "drain", "permission denied for table audit_log: grant it"),
+    ):
+        with pytest.raises(DLQError, match=words):
+            await change_group(roles.settings(user, login), group, edit, actor="a", reason="b")
+    redriver = roles.settings("redriver", "redriver")
+    row = await change_group(redriver, group, edit, actor="ana", reason="known")
+    assert (row["owner"], row["is_muted"]) == ("team", True)
+    with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
+        connection.execute("UPDATE dlq.group_decisions SET mute_until = now(), mute_more = NULL")
+    await evaluate_alerts(roles.settings("drain", "alerts"))
+    await drain_log(roles.settings("drain", "drain"))
+    seen = "SELECT owner, is_muted, muted_at FROM group_care WHERE owner IS NOT NULL"
+    assert roles.rows("analyst", seen) == [("team", False, None)]
