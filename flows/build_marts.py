@@ -9,7 +9,7 @@ import polars as pl
 from prefect import State, flow
 
 from sahool_dlq.alerts.text import quantity
-from sahool_dlq.analysis.report.advice import by_urgency
+from sahool_dlq.analysis.report.advice import by_urgency, to_look_at
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS
 from sahool_dlq.jobs.lookup import samples
 from sahool_dlq.jobs.marts import MartsReport, build_all_marts, escalating_groups, stored_marts
@@ -53,12 +53,9 @@ async def build_marts(is_rebuild: bool = False) -> State:
     )
     await stage("Write the pages", lambda: _show(settings, marts, datetime.now(UTC)), str)
     count = quantity(groups.height, "groups")
-    spikes = f", {escalating.height:,} escalating" if escalating.height else ""
-    return await told(
-        f"{count}{spikes}",
-        f"{_built(built)}; {count}{spikes}",
-        asdict(built),
-    )
+    notable = to_look_at(groups).height  # by the states of the page, as in the report
+    found = f"{count}, {notable:,} to look at" if notable else count
+    return await told(found, f"{_built(built)}; {found}", asdict(built))
 
 
 def _built(built: MartsReport) -> str:
