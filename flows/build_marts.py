@@ -9,7 +9,7 @@ import polars as pl
 from prefect import State, flow
 
 from sahool_dlq.alerts.text import quantity
-from sahool_dlq.analysis.report.advice import by_urgency
+from sahool_dlq.analysis.report.advice import by_urgency, to_look_at
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS, printable_frames
 from sahool_dlq.jobs.care import with_care
 from sahool_dlq.jobs.lookup import samples
@@ -56,14 +56,11 @@ async def build_marts(is_rebuild: bool = False) -> State:
     )
     await stage("Write the pages", lambda: _show(settings, marts, datetime.now(UTC)), str)
     count = quantity(groups.height, "groups")
-    spikes = f", {escalating.height:,} escalating" if escalating.height else ""
+    notable = to_look_at(groups).height  # by the states of the page, as in the report
+    found = f"{count}, {notable:,} to look at" if notable else count
     lasting = marts["incidents"].filter(pl.col("until_at").is_null()).height
-    spikes += f", {quantity(lasting, 'incidents')}" if lasting else ""
-    return await told(
-        f"{count}{spikes}",
-        f"{_built(built)}; {count}{spikes}",
-        asdict(built),
-    )
+    found += f", {quantity(lasting, 'incidents')}" if lasting else ""
+    return await told(found, f"{_built(built)}; {found}", asdict(built))
 
 
 def _built(built: MartsReport) -> str:

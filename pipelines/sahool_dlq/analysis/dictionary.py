@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import cache
 
 import duckdb
@@ -81,10 +82,13 @@ def relations() -> list[Relation]:
 
 def relation(name: str) -> Relation:
     """One of them, with its columns; raises UnknownNameError if there is none with this name."""
-    for each in relations():
-        if each.name == name.lower():
-            return _with_columns(each, _types((_file(each.name),) if each.kind == "mart" else ()))
-    raise UnknownNameError(f"There is no table {name!r} in the lake: `dlq tables` lists them.")
+    found = {each.name: each for each in relations()}
+    if each := found.get(name.lower()):
+        return _with_columns(each, _types((_file(each.name),) if each.kind == "mart" else ()))
+    near = get_close_matches(name.lower(), found, n=1)
+    guess = [f"mart_{name.lower()}"] if name.lower() in MARTS else near
+    hint = f"; did you mean {guess[0]}?" if guess else "."
+    raise UnknownNameError(f"There is no table {name!r} in the lake{hint} `dlq tables` lists them.")
 
 
 def explained() -> list[Relation]:

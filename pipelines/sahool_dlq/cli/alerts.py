@@ -112,7 +112,13 @@ def test(settings: Settings) -> Answer[Any]:
 
 
 @verb
-@click.option("--limit", default=20, show_default=True, help="maximum number of alerts")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="maximum number of alerts",
+)
 def history(settings: Settings, limit: int) -> Answer[Any]:
     """What fired, the latest first, and whether its messages arrived."""
     rules = alert_rules(settings)

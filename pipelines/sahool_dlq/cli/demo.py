@@ -16,7 +16,13 @@ _EXAMPLE = "SELECT error_class, count(*) FROM failures GROUP BY 1"
 
 
 @verb
-@click.option("--events", default=3_000, show_default=True, help="events to publish")
+@click.option(
+    "--events",
+    type=click.IntRange(1),
+    default=3_000,
+    show_default=True,
+    help="events to publish",
+)
 @click.option("--seed", default=7, show_default=True, help="of the events")
 def command(settings: Settings, events: int, seed: int) -> Answer[Story]:
     """Run a complete example on its own servers, then check that nothing was lost.

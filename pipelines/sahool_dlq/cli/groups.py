@@ -39,7 +39,13 @@ BARS = "Bars: 7 days in steps of 6 hours."
 @click.option("--state", type=click.Choice(list(STATES)))
 @click.option("--service", help="only groups of this service")
 @click.option("--owner", help="only groups of this owner")
-@click.option("--limit", default=20, show_default=True, help="maximum number of groups")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="maximum number of groups",
+)
 @AS_OF
 def command(
     settings: Settings,

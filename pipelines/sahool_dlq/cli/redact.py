@@ -18,7 +18,11 @@ from sahool_dlq.settings import Settings
     "--dry-run", is_flag=True, required=True, expose_value=False, help="show what would be masked"
 )
 @click.option(
-    "--limit", default=1_000, show_default=True, help="number of messages, the latest first"
+    "--limit",
+    type=click.IntRange(1),
+    default=1_000,
+    show_default=True,
+    help="number of messages, the latest first",
 )
 def command(settings: Settings, file: BinaryIO | None, limit: int) -> Answer[Masking]:
     """Show what a drain would mask, by rule, with samples in which secrets are partly hidden.

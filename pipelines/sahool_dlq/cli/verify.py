@@ -14,7 +14,9 @@ from sahool_dlq.upkeep.verify import VerifyReport
 @verb
 @click.option("--repair", "is_repair", is_flag=True, help="repair what can be repaired")
 @click.option(
-    "--megabytes-per-second", type=float, help="maximum read speed of the lake [unlimited]"
+    "--megabytes-per-second",
+    type=click.FloatRange(0, min_open=True),
+    help="maximum read speed of the lake [unlimited]",
 )
 def command(
     settings: Settings, is_repair: bool, megabytes_per_second: float | None

@@ -75,6 +75,8 @@ def _no_table(said: str) -> str:
     name = re.search(r"Table with name (\S+)", said)
     guess = re.search(r'Did you mean "([^"]+)"', said)
     asked = f"There is no table {name[1] if name else ''} in the lake"
+    if name and name[1] in MARTS:
+        return f"{asked}; did you mean mart_{name[1]}? `dlq tables` lists them."
     if name and name[1].removeprefix("mart_") in MARTS:
         return f"{asked} yet: `dlq marts` creates it."
     return f"{asked}{f'; did you mean {guess[1]}?' if guess else '.'} `dlq tables` lists them."

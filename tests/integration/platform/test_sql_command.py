@@ -184,6 +184,9 @@ def test_a_table_that_there_is_not_is_named_with_what_to_do(ask: Ask) -> None:
     mart = ask("FROM mart_spikes")
     assert (mart.exit_code, mart.stdout) == (2, "")
     assert "`dlq marts` creates it" in mart.stderr
+    unprefixed = ask("FROM spikes")
+    assert unprefixed.exit_code == 2
+    assert "did you mean mart_spikes?" in unprefixed.stderr
     typed = ask("FROM failure", "--json")
     assert typed.exit_code == 2
     assert "did you mean failures" in json.loads(typed.stderr)["error"]

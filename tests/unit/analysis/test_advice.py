@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import polars as pl
 import pytest
 
-from sahool_dlq.analysis.report.advice import next_command, what_failed
+from sahool_dlq.analysis.report.advice import next_command, to_look_at, what_failed
 
 
 def group(**changes: Any) -> dict[str, Any]:
@@ -45,3 +46,14 @@ def test_a_group_without_a_message_says_where_it_failed(changes: dict[str, Any],
 )
 def test_the_next_step_fits_the_group(changes: dict[str, Any], command: str) -> None:
     assert next_command(group(**changes)) == command
+
+
+def test_what_is_to_be_looked_at_goes_by_the_state_that_is_shown() -> None:
+    """A group may be in a spike and yet be shown as new, fixed or resolved."""
+    states = ("new", "escalating", "regressed", "ongoing", "fixed", "resolved")
+    rows = [
+        group(group_id=state, state=state, is_escalating=True, open_count=int(state != "resolved"))
+        for state in states
+    ]
+    rows.append(group(group_id="closed", state="new", is_escalating=True, open_count=0))
+    assert to_look_at(pl.DataFrame(rows))["group_id"].to_list() == list(states[:3])

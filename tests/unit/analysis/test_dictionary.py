@@ -65,6 +65,15 @@ def test_a_name_that_there_is_not_is_an_error() -> None:
     assert CliRunner().invoke(_command(), ["tables", "mart_nix"]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("failure_groups", "mart_failure_groups"), ("spikes", "mart_spikes"), ("failure", "failures")],
+)
+def test_a_name_that_is_nearly_right_says_which_was_meant(typed: str, meant: str) -> None:
+    with pytest.raises(UnknownNameError, match=rf"did you mean {meant}\?"):
+        relation(typed)
+
+
 def test_the_command_explains_in_json() -> None:
     told = json.loads(CliRunner().invoke(_command(), ["tables", "EPOCHS", "--json"]).stdout)
     assert (told["name"], told["kind"]) == ("epochs", "view")

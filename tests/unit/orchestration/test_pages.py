@@ -30,6 +30,8 @@ GROUP: dict[str, Any] = {
     "redrive_chance": 0.1,
     "redrive_count": 0,
     "redrive_succeeded_count": 0,
+    "resolved_in_version": None,
+    "regressed_in_version": None,
 }
 SAMPLE = {"failure": "f-1", "service": "billing", "message": WILD}
 
@@ -71,6 +73,8 @@ def test_where_nothing_is_open_nothing_is_to_be_redriven() -> None:
     page = group_page(GROUP | {"open_count": 0, "state": "resolved"}, None, form("a"), form("b"))
     assert "Redrive" not in page
     assert "parameters=" not in page
+    known = GROUP | {"open_count": 0, "state": "resolved", "resolved_in_version": "2.4"}
+    assert "resolved in 2.4" in group_page(known, None, None, None)
 
 
 INCIDENT: dict[str, Any] = {

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -67,6 +68,38 @@ def test_each_example_is_a_command_that_there_is(line: str) -> None:
     _, command, rest = _command().resolve_command(context, words[1:])
     assert command is not None
     command.make_context(words[1], rest, parent=context)
+
+
+def options(command: click.Command, *words: str) -> Iterator[tuple[str, click.Option]]:
+    """Each option of a verb and of its commands, with the words that lead to it."""
+    context = click.Context(command)
+    for each in command.params:
+        if isinstance(each, click.Option):
+            yield " ".join((*words, each.opts[0])), each
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from options(below, *words, name)
+
+
+def test_a_number_that_makes_no_sense_is_refused() -> None:
+    """`--limit -1` would leave out the last row without a word."""
+    numbers = [
+        (words, option)
+        for words, option in options(_command())
+        if isinstance(option.type, click.types.IntParamType | click.types.FloatParamType)
+    ]
+    assert len(numbers) > 20
+    unbounded = [
+        words
+        for words, option in numbers
+        if not isinstance(option.type, click.IntRange | click.FloatRange) or option.type.min is None
+    ]
+    assert [words for words in unbounded if not words.endswith("--seed")] == []
+    result = dlq("groups", "--limit", "-1")
+    assert result.exit_code == 2
+    assert "x>=1" in result.stderr
 
 
 def test_every_verb_has_an_example() -> None:

@@ -13,11 +13,13 @@ __all__ = [
     "chance_in_words",
     "next_command",
     "state_in_words",
+    "to_look_at",
     "what_failed",
 ]
 
 LIKELY = 0.5
 UNLIKELY = 0.2
+_NOTABLE = ("new", "escalating", "regressed")
 _URGENCY = {"escalating": 0, "regressed": 1, "new": 1, "ongoing": 2, "fixed": 3, "resolved": 4}
 
 
@@ -25,6 +27,11 @@ def by_urgency(failure_groups: pl.DataFrame) -> pl.DataFrame:
     """The groups, first those that got worse, then by open failures."""
     urgency = pl.col("state").replace_strict(_URGENCY, default=2)
     return failure_groups.sort(urgency, -pl.col("open_count"), -pl.col("failure_count"), "group_id")
+
+
+def to_look_at(failure_groups: pl.DataFrame) -> pl.DataFrame:
+    """The groups with open failures that are new, escalating or regressed, by their state."""
+    return failure_groups.filter(pl.col("open_count") > 0, pl.col("state").is_in(_NOTABLE))
 
 
 def what_failed(group: Mapping[str, Any], most: int | None = None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from sahool_dlq.analysis.report import incidents, patterns, standing
-from sahool_dlq.analysis.report.advice import by_urgency, next_command
+from sahool_dlq.analysis.report.advice import by_urgency, next_command, to_look_at
 from sahool_dlq.analysis.report.changes import changes
 from sahool_dlq.analysis.report.headline import headline
 from sahool_dlq.analysis.report.section import Section, seconds_as_text
@@ -129,17 +129,15 @@ def _figures(frames: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """The strip at the top, in numbers; None if something is unknown."""
     health, groups = frames["service_health"], frames["failure_groups"]
     metrics = {(metric, label): value for metric, label, value in frames["metrics"].iter_rows()}
-    open_groups = groups.filter(pl.col("open_count") > 0)
-    notable = open_groups.filter(pl.col("state").is_in(["new", "escalating", "regressed"]))
     return {
         "failures_per_minute_1h": metrics.get(("dlq_rate", "1 hour")) or 0.0,
         "failures_per_minute_24h": metrics.get(("dlq_rate", "24 hours")) or 0.0,
         "open_count": int(groups["open_count"].sum()),
-        "open_group_count": open_groups.height,
+        "open_group_count": groups.filter(pl.col("open_count") > 0).height,
         "oldest_open_seconds": health["oldest_open_age_seconds"].max(),
         "parked_count": int(groups["parked_count"].sum()),
         "redrive_success_share_24h": metrics.get(("redrive_success_rate", "24 hours")),
-        "notable_group_count": notable.height,
+        "notable_group_count": to_look_at(groups).height,
         "critical_count_24h": int(health["critical_count_24h"].sum()),
     }
 
