@@ -18,7 +18,13 @@ from sahool_dlq.settings import Settings
 @verb
 @click.option("--service", help="only incidents that this service was in")
 @click.option("--open", "is_open", is_flag=True, help="only those that last or have open failures")
-@click.option("--limit", default=20, show_default=True, help="maximum number of incidents")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="maximum number of incidents",
+)
 @AS_OF
 def command(
     settings: Settings, service: str | None, is_open: bool, limit: int, as_of: str | None

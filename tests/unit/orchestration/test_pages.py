@@ -30,8 +30,6 @@ GROUP: dict[str, Any] = {
     "redrive_chance": 0.1,
     "redrive_count": 0,
     "redrive_succeeded_count": 0,
-    "resolved_in_version": None,
-    "regressed_in_version": None,
 }
 SAMPLE = {"failure": "f-1", "service": "billing", "message": WILD}
 
