@@ -207,7 +207,8 @@ def test_groups_that_escalate_are_one_event_and_reported_once(
     until(lambda: _spikes(platform) or None, "the event")
     built = platform.ran("build-marts")
     # By their states, which the page shows: both are new.
-    assert re.search(r"; \d+ groups, ([2-9]|\d\d+) to look at$", built["state"]["message"])
+    found = r"; \d+ groups, ([2-9]|\d\d+) to look at, \d+ incidents?$"
+    assert re.search(found, built["state"]["message"])
     (event,) = _spikes(platform)
     told = {group["error_class"] for group in event["payload"]["groups"]}
     assert told == {"Spike0Error", "Spike1Error"}
