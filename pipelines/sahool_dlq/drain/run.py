@@ -266,9 +266,10 @@ async def _sample_totals(
     if stream is None:
         return []
     info = await js.stream_info(stream)
-    redactor = settings.redactor(settings.rules)
-    totals = await read_totals(client, stream, settings.subjects.totals, redactor)
     assert info.created is not None
     epoch = epoch_id(stream, info.created, 0)
     table = Lake(settings.lake).table("service_totals")
-    return await asyncio.to_thread(store_totals, totals, epoch, table, connection)
+    after = await asyncio.to_thread(table.watermark, epoch)
+    redactor = settings.redactor(settings.rules)
+    totals = await read_totals(client, stream, settings.subjects.totals, redactor, after)
+    return await asyncio.to_thread(store_totals, totals, after, epoch, table, connection)
