@@ -64,8 +64,8 @@ BEGIN
             ('dlq_drain', 'SELECT, INSERT, UPDATE', 'failed_events drain_checkpoints stream_gaps replays'),
             ('dlq_drain', 'SELECT, INSERT', 'drain_epochs drain_anchors service_totals verifications'),
             ('dlq_drain', 'SELECT, INSERT, UPDATE', 'platform'),
-            ('dlq_drain', 'SELECT, INSERT, DELETE', 'unfounded_outcomes'),
-            ('dlq_drain', 'SELECT, INSERT, UPDATE', 'group_decisions'),
+            ('dlq_drain', 'SELECT, INSERT, DELETE', 'unfounded_outcomes diagnoses'),
+            ('dlq_drain', 'SELECT, INSERT, UPDATE', 'group_decisions imports'),
             ('dlq_drain', 'SELECT, INSERT, UPDATE, DELETE', 'ruled_owners'),
             ('dlq_drain', 'SELECT, UPDATE', 'redrives'),
             ('dlq_drain', 'SELECT', 'erasures schema_migrations stopped_consumers failures'
@@ -81,7 +81,7 @@ BEGIN
                 ' stream_gaps redrives service_totals alerts alert_messages stream_samples'
                 ' consumer_samples schema_migrations platform verifications unreached_consumers'
                 ' stopped_consumers failures answered_redrives unfounded_outcomes replays redrive_roots'
-                ' group_decisions ruled_owners group_care'),
+                ' group_decisions ruled_owners group_care imports diagnoses'),
             ('dlq_analyst', 'SELECT', marts),
             ('dlq_analyst', format('SELECT (%s)', (
                 SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute

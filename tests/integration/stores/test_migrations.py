@@ -145,6 +145,24 @@ def test_rights_wait_for_a_superuser_where_the_owner_may_make_no_roles(
         psql(owner, FOLDER / "0011_roles.sql")
     with psycopg.connect(reader) as connection:
         assert connection.execute("SELECT count(*) FROM failed_events").fetchone() == (0,)
+    # Every migration since has given its rights to roles that were there: this file gives all.
+    other = server.create_database("other")
+    migrate(other)
+    assert rights(superuser) == rights(other)
+
+
+def rights(dsn: str) -> set[tuple[str, ...]]:
+    """Table, column (empty for the whole table), role, and what the role may do there."""
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute(
+            "SELECT table_name, column_name, grantee, privilege_type"
+            " FROM information_schema.role_column_grants"
+            " WHERE table_schema = 'dlq' AND grantee LIKE 'dlq%'"
+            " UNION SELECT table_name, '', grantee, privilege_type"
+            " FROM information_schema.role_table_grants"
+            " WHERE table_schema = 'dlq' AND grantee LIKE 'dlq%'"
+        ).fetchall()
+    return set(found)
 
 
 def test_databases_of_a_new_cluster_may_be_migrated_at_once(
