@@ -19,7 +19,7 @@ from sahool_dlq.alerts.text import command as next_command
 from sahool_dlq.alerts.text import headline, quantity
 from sahool_dlq.cli import HELP
 from sahool_dlq.cli.output import console, log_plainly, print_table, safe, spinner
-from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.cli.verb import Answer, limited, verb
 from sahool_dlq.connections import open_postgres
 from sahool_dlq.settings import Settings
 
@@ -112,13 +112,7 @@ def test(settings: Settings) -> Answer[Any]:
 
 
 @verb
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="maximum number of alerts",
-)
+@limited(20, "maximum number of alerts")
 def history(settings: Settings, limit: int) -> Answer[Any]:
     """What fired, the latest first, and whether its messages arrived."""
     rules = alert_rules(settings)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from sahool_dlq.cli.output import cell, console, safe
-from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.cli.verb import Answer, limited, verb
 from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.jobs.decisions import audit_trail
 from sahool_dlq.settings import Settings
@@ -16,13 +16,7 @@ from sahool_dlq.settings import Settings
 @click.argument("id_", metavar="[ID]", required=False)
 @click.option("--actor", help="only actions of this person or schedule")
 @click.option("--action", help="only actions that begin with this: redrive, triage.discarded, …")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=50,
-    show_default=True,
-    help="number of entries, the latest first",
-)
+@limited(50, "number of entries, the latest first")
 def command(
     settings: Settings, id_: str | None, actor: str | None, action: str | None, limit: int
 ) -> Answer[Any]:

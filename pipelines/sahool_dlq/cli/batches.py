@@ -7,7 +7,7 @@ import click
 
 from sahool_dlq.cli.output import cell, console, print_table, safe
 from sahool_dlq.cli.redrive import carried_out
-from sahool_dlq.cli.verb import BY, Answer, verb
+from sahool_dlq.cli.verb import BY, Answer, limited, verb
 from sahool_dlq.jobs.batches import (
     approve,
     cancel,
@@ -39,13 +39,7 @@ _THEN_RUN = ("resume", "approve")
 @click.option("--reason", help="the reason; stored in the audit")
 @BY
 @click.option("--later", is_flag=True, help="resume, approve: let the next redrive run it")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="list: number of batches, the latest first",
-)
+@limited(20, "list: number of batches, the latest first")
 def command(
     settings: Settings,
     action: str,

@@ -19,7 +19,7 @@ from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.cli.as_of import AS_OF, moment
 from sahool_dlq.cli.output import console, print_line, safe
-from sahool_dlq.cli.verb import Answer, known_lake, verb
+from sahool_dlq.cli.verb import Answer, known_lake, limited, verb
 from sahool_dlq.jobs.lookup import failure_groups
 from sahool_dlq.settings import Settings
 
@@ -39,13 +39,7 @@ BARS = "Bars: 7 days in steps of 6 hours."
 @click.option("--state", type=click.Choice(list(STATES)))
 @click.option("--service", help="only groups of this service")
 @click.option("--owner", help="only groups of this owner")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="maximum number of groups",
-)
+@limited(20, "maximum number of groups")
 @AS_OF
 def command(
     settings: Settings,

@@ -10,7 +10,7 @@ from sahool_dlq.analysis.report.incidents import duration, names
 from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.cli.as_of import AS_OF, moment
 from sahool_dlq.cli.output import console, print_table
-from sahool_dlq.cli.verb import Answer, known_lake, verb
+from sahool_dlq.cli.verb import Answer, known_lake, limited, verb
 from sahool_dlq.jobs.incidents import list_incidents
 from sahool_dlq.settings import Settings
 
@@ -18,13 +18,7 @@ from sahool_dlq.settings import Settings
 @verb
 @click.option("--service", help="only incidents that this service was in")
 @click.option("--open", "is_open", is_flag=True, help="only those that last or have open failures")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    help="maximum number of incidents",
-)
+@limited(20, "maximum number of incidents")
 @AS_OF
 def command(
     settings: Settings, service: str | None, is_open: bool, limit: int, as_of: str | None

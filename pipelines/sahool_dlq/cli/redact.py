@@ -6,7 +6,7 @@ from typing import BinaryIO
 import click
 
 from sahool_dlq.cli.output import console, print_table
-from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.cli.verb import Answer, limited, verb
 from sahool_dlq.drain.redaction_preview import Masking, masking_in_lines
 from sahool_dlq.jobs.drain import masking_in_log
 from sahool_dlq.settings import Settings
@@ -17,13 +17,7 @@ from sahool_dlq.settings import Settings
 @click.option(
     "--dry-run", is_flag=True, required=True, expose_value=False, help="show what would be masked"
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=1_000,
-    show_default=True,
-    help="number of messages, the latest first",
-)
+@limited(1_000, "number of messages, the latest first")
 def command(settings: Settings, file: BinaryIO | None, limit: int) -> Answer[Masking]:
     """Show what a drain would mask, by rule, with samples in which secrets are partly hidden.
 

@@ -10,9 +10,10 @@ from sahool_dlq.alerts.text import quantity
 from sahool_dlq.cli.output import console, print_table, progress, safe
 from sahool_dlq.cli.plan import also_reached_facts, pace_fact, reach_facts
 from sahool_dlq.cli.redrive import carried_out, unless_approved
-from sahool_dlq.cli.verb import BY, Answer, verb
+from sahool_dlq.cli.verb import BY, Answer, limited, verb
 from sahool_dlq.jobs.replay import plan_replay, preview_replay
 from sahool_dlq.redrive.choose.plan import Order
+from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.replay.plan import LEFT_OUT
 from sahool_dlq.redrive.replay.preview import ReplayPreview
 from sahool_dlq.redrive.replay.selection import ReplaySelection, stream_position
@@ -27,13 +28,7 @@ _TIMES = "24h, 7d, 2026-03-01T12:00:00Z, or a sequence: seq:120000"
 @click.option("--until", help="stored before this")
 @click.option("--subject", help="the event's subject, or a filter: sahool.analysis.*")
 @click.option("--where", help="a condition over the event: \"data.crop = 'wheat'\"")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=ReplaySelection.__dataclass_fields__["limit"].default,
-    show_default=True,
-    help="maximum number of events, the oldest first",
-)
+@limited(Selection().limit, "maximum number of events, the oldest first")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="events a second")
 @click.option("--reason", help="the reason; stored with the batch. Required without --dry-run")
 @BY

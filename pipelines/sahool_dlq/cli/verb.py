@@ -39,6 +39,13 @@ FLAGS = (_JSON, *_SETTINGS, _DEBUG)
 BY = click.option("--by", default=getpass.getuser, help="who does it [your login name]")
 
 
+def limited(default: int, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option `--limit`, a number from 1; `what` says of what, and which ones come first."""
+    return click.option(
+        "--limit", type=click.IntRange(1), default=default, show_default=True, help=what
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[Report]):
     """The result of a verb: one JSON object with --json, else the output of `show`.

@@ -18,7 +18,7 @@ from sahool_dlq.deadletter.ownership import Owners
 from sahool_dlq.errors import FencedError
 from sahool_dlq.stores.postgres.failed_rows import copy_rows, replace_rows, update_rows
 from sahool_dlq.stores.postgres.fold import CASE_COLUMNS, Fold, folded, ids_told_of, unfolded
-from sahool_dlq.stores.postgres.group_care import learn_owners, say
+from sahool_dlq.stores.postgres.group_care import apply_changes, learn_owners
 from sahool_dlq.stores.postgres.payloads import forget_payloads, keep_payloads
 from sahool_dlq.stores.postgres.replays import known_replays, store_announced, store_replays
 from sahool_dlq.stores.unfounded import early_claims, store_claims
@@ -112,7 +112,7 @@ class FailedEvents:
             rows = fold.new.select("failure_id", "dlq_sequence").iter_rows()
             keep_payloads(self._connection, {i: batch.payloads[sequence] for i, sequence in rows})
         learn_owners(self._connection, self._owners, fold.new)
-        say(self._connection, events)
+        apply_changes(self._connection, events)
         store_replays(self._connection, fold.replays.values())
         self._update(fold)
         self._settle_redrives(fold)

@@ -13,6 +13,7 @@ from sahool_dlq.deadletter.group_changes import GroupChange, group_change
 from sahool_dlq.deadletter.ownership import Owners
 
 __all__ = [
+    "apply_changes",
     "care_of_group",
     "ended_mutes",
     "forget_owners",
@@ -20,7 +21,6 @@ __all__ = [
     "learn_owners",
     "muted_groups",
     "refresh_owners",
-    "say",
 ]
 
 _MUTE = ("muted_at", "muted_by", "mute_reason", "mute_until", "mute_more")
@@ -29,7 +29,7 @@ _SAMPLES += " f.stack_trace FROM failed_events AS f WHERE f.group_id IS NOT NULL
 _SAMPLES += " ORDER BY f.group_id, f.published_at, f.id"
 
 
-def say(connection: Connection[Any], events: Iterable[CaseEvent]) -> None:
+def apply_changes(connection: Connection[Any], events: Iterable[CaseEvent]) -> None:
     """Apply the changes of groups in these messages, which are in log order."""
     for event in events:
         change = group_change(event)
