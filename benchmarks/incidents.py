@@ -88,6 +88,7 @@ def _tables(scenario: Scenario) -> dict[str, pl.DataFrame]:
             failure_count=pl.len().cast(pl.Int64),
             first_opened_at=pl.col("dlq_timestamp").min(),
             open_count=pl.lit(0),
+            total_open_since_seconds=pl.lit(0),
             cured_count=pl.lit(0),
             total_closed_seconds=pl.lit(0),
         ),

@@ -9,6 +9,7 @@
 --   failure_count    cases
 --   first_opened_at  oldest dlq_timestamp in it, UTC
 --   open_count       of these pending, retried or parked
+--   total_open_since_seconds  when these opened, seconds since 1970, summed, whole seconds
 --   cured_count      of these closed by a redrive
 --   total_closed_seconds  time from opening to closing, summed over the closed ones, whole seconds
 SELECT
@@ -21,6 +22,9 @@ SELECT
     COUNT(*) AS failure_count,
     MIN(opened_at) AS first_opened_at,
     COUNT(*) FILTER (WHERE is_open) AS open_count,
+    CAST(
+        COALESCE(SUM(FLOOR(EPOCH_US(opened_at) / 1e6)) FILTER (WHERE is_open), 0) AS BIGINT
+    ) AS total_open_since_seconds,
     COUNT(*) FILTER (WHERE cause IN ('automatic_redrive', 'manual_redrive')) AS cured_count,
     CAST(
         COALESCE(SUM(FLOOR(GREATEST(EPOCH_US(closed_at) - EPOCH_US(opened_at), 0) / 1e6)), 0) AS BIGINT

@@ -30,7 +30,9 @@ WITH failed AS (
         GREATEST(m.first_opened_at, o.from_at) AS first_opened_at,
         m.open_count,
         m.cured_count,
-        m.total_closed_seconds + m.open_count * 60 * (n.minute_number - m.minute_number) AS delay_seconds
+        m.total_closed_seconds
+        + m.open_count * CAST(FLOOR(EPOCH_US(n.now) / 1e6) AS BIGINT) - m.total_open_since_seconds
+            AS delay_seconds
     FROM outbreaks AS o
     INNER JOIN failures_minutely AS m
         ON m.group_id = o.group_id AND m.minute_number BETWEEN o.from_minute AND o.until_minute
