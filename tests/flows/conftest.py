@@ -57,6 +57,7 @@ def prefect_platform(
     for name in RETIRED:
         platform.call("/automations/", _automation(name))
     deploy(environment, "--secrets")
+    platform.pause("alert", "watch-runs", "redrive-transient")  # tests start these themselves
     del environment["DLQ_POSTGRES_DSN"]
     return platform
 

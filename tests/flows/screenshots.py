@@ -34,6 +34,7 @@ from support.redriving import Service
 IMAGES = ROOT / "docs" / "images"
 CURED, BROKEN = ("yield", "notification"), ("weather",)
 SELECTED = f"service IN {(*CURED, *BROKEN)} AND error_type <> 'ConnectionRefusedError'"
+NOT_NEEDED = ("alert", "watch-runs", "redrive-transient")
 SIMULATED = ["--days", "8", "--rate", "20", "--seed", "1", "--stream"]
 
 
@@ -52,7 +53,7 @@ def main() -> int:
     ):
         simulate = [sys.executable, "-m", "sahool_dlq.cli", "simulate", *SIMULATED]
         subprocess.run(simulate, env=platform.environment, check=True, capture_output=True)
-        pause(platform, is_paused=True)
+        platform.pause(*NOT_NEEDED)
         drained = _drained(platform)
         built = until(lambda: platform.runs("build-marts") or None, "marts after the drain")[-1]
         platform.ended(built["id"])
@@ -73,13 +74,6 @@ def _drained(platform: Platform) -> str:
 
     found: str = until(look, "the drain")
     return found
-
-
-def pause(platform: Platform, *, is_paused: bool) -> None:
-    """Pause the schedules that are not needed here."""
-    found = platform.deployments()
-    for name in ("alert", "watch-runs", "redrive-transient"):
-        platform.call(f"/deployments/{found[name]['id']}", {"paused": is_paused}, "PATCH")
 
 
 def take(page: Page, platform: Platform, drained: str, built: str) -> None:
@@ -115,7 +109,7 @@ def take(page: Page, platform: Platform, drained: str, built: str) -> None:
     form.reload()
     form.get_by_text("Task runs").first.wait_for()
     shoot(form, "redrive")
-    pause(platform, is_paused=False)
+    platform.pause(*NOT_NEEDED, is_paused=False)
     page.goto(f"{ui}/deployments")
     page.get_by_text("redrive-transient").first.wait_for()
     shoot(page, "deployments")
