@@ -61,6 +61,7 @@ class DrainReport:
     epoch: str
     notes: tuple[str, ...] = ()  # notes for people: a gap, a recreated stream
     new_versions: tuple[str, ...] = ()  # versions that services run in, as `ndvi 2.4`
+    is_read_in_bulk: bool | None = None  # see `jetstream.tap`; None if nothing was read
 
 
 Progress = Callable[[int, int], None]
@@ -79,6 +80,7 @@ class _Tally:
     gaps: int = 0
     notes: list[str] = field(default_factory=list)
     new_versions: list[str] = field(default_factory=list)
+    is_read_in_bulk: bool | None = None
 
     def add(self, leveller: Leveller) -> None:
         """Add what the sinks took from each other."""
@@ -135,6 +137,7 @@ async def _drain(settings: Settings, progress: Progress, *, is_lake_adopted: boo
         epoch=tally.epoch,
         notes=tuple(tally.notes),
         new_versions=tuple(tally.new_versions),
+        is_read_in_bulk=tally.is_read_in_bulk,
     )
 
 
@@ -177,6 +180,7 @@ async def _drain_once(
                     await asyncio.to_thread(sinks.catch_up)  # so the next try starts right here
                     raise
                 finally:
+                    tally.is_read_in_bulk = reader.is_read_in_bulk
                     await reader.close()
                 await asyncio.to_thread(sinks.catch_up)
                 tally.last_sequence = sinks.watermark

@@ -9,6 +9,7 @@ connection reads the first messages through the JSON API, without the parser.
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import nats.errors
 from nats.aio.client import Client
@@ -23,7 +24,9 @@ from nats.js.api import (
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from sahool_dlq.deadletter.message import LogMessage
+from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.errors import ServerUnavailableError, StreamError
+from sahool_dlq.jetstream.acks import fields_of
 from sahool_dlq.jetstream.pull import Puller, PullStalledError, delivery_of
 from sahool_dlq.jetstream.stored import stored_message
 from sahool_dlq.jetstream.streams import find_stream
@@ -161,15 +164,19 @@ class LogReader:
         self._connection = connection
         self._stream = stream
         self._filters = filters
+        self._is_shared = True  # as far as is known; then the server selects our subjects
         self._puller: Puller | None = None
         self._consumer = ""
         self._next_sequence = 1
         self._suspect_count = 0
         self._stall: Exception | None = None
+        self.is_read_in_bulk: bool | None = None  # how the last messages came; None: none was read
 
     async def state(self) -> LogState:
         """The current state of the stream; raises as `log_state` does."""
-        return await log_state(self._connection, self._stream, self._filters)
+        state = await log_state(self._connection, self._stream, self._filters)
+        self._is_shared = state.is_shared
+        return state
 
     async def seek(self, sequence: int, *, is_suspect: bool = False) -> None:
         """Read from `sequence`; with `is_suspect`, the first messages without the parser."""
@@ -199,8 +206,11 @@ class LogReader:
         try:
             if self._suspect_count and not self._stall:
                 return await self._read_suspects(max_messages, max_bytes, until)
+            while not self._stall and self._next_sequence <= until:
+                if messages := await self._read(max_messages, max_bytes, until):
+                    return messages
             if not self._stall:
-                return await self._read(max_messages, max_bytes, until)
+                return []
         except (PullStalledError, nats.errors.Error, OSError) as error:
             self._stall = error
         raise ServerUnavailableError(
@@ -219,27 +229,40 @@ class LogReader:
         max_bytes = max(max_bytes, 2 * self._connection.max_payload)
         messages: list[LogMessage] = []
         is_at_end = True
-        try:
-            async with aclosing(puller.pull(max_messages, max_bytes=max_bytes)) as arriving:
-                async for msg in arriving:
-                    delivery = delivery_of(msg)
-                    if is_at_end := delivery.sequence > until:
-                        break
-                    messages.append(
-                        LogMessage(msg.subject, delivery.sequence, delivery.timestamp_ns, msg.data)
-                    )
-                    self._next_sequence = delivery.sequence + 1
-                    if is_at_end := delivery.pending == 0 or delivery.sequence == until:
-                        break
-        except PullStalledError as error:
-            if not messages:
-                raise
-            self._stall = error
-            return messages
+        for subject, reply, data in await self._deliveries(puller, max_messages, max_bytes):
+            _, _, _, place, _, timestamp_ns, pending = fields_of(reply)
+            sequence = int(place)
+            if is_at_end := sequence > until:
+                break
+            if _is_of(self._filters, subject):
+                messages.append(LogMessage(subject, sequence, int(timestamp_ns), data))
+            self._next_sequence = sequence + 1
+            is_at_end = pending == "0" or sequence == until
         if is_at_end:
             await self.close()  # what was delivered beyond `until` is read again by the next
             self._next_sequence = until + 1
         return messages
+
+    async def _deliveries(
+        self, puller: Puller, max_messages: int, max_bytes: int
+    ) -> list[tuple[str, str, bytes]]:
+        """Subject, reply and data of what has arrived, in its order."""
+        bulk = await puller.pull_in_bulk(max_messages, max_bytes)
+        self.is_read_in_bulk = bulk is not None
+        if bulk is not None:
+            return [(s.decode(errors="replace"), r.decode(), data) for s, r, data in bulk]
+        found = []
+        try:
+            async with aclosing(puller.pull(max_messages, max_bytes=max_bytes)) as arriving:
+                async for msg in arriving:
+                    found.append((msg.subject, msg.reply, msg.data))
+                    if delivery_of(msg).pending == 0:
+                        break
+        except PullStalledError as error:
+            if not found:
+                raise
+            self._stall = error
+        return found
 
     async def _read_suspects(
         self, max_messages: int, max_bytes: int, until: int
@@ -263,7 +286,8 @@ class LogReader:
                 ack_policy=AckPolicy.NONE,
                 deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
                 opt_start_seq=self._next_sequence,
-                filter_subjects=list(self._filters),
+                # Filters cost the server half of its time: only where they exclude something.
+                filter_subjects=list(self._filters) if self._is_shared else None,
                 inactive_threshold=_IDLE_CONSUMER_SECONDS,
                 mem_storage=True,
             ),
@@ -278,3 +302,9 @@ class LogReader:
         return stored and LogMessage(
             stored.subject, stored.sequence, stored.timestamp_ns, stored.data
         )
+
+
+@lru_cache(maxsize=10_000)
+def _is_of(filters: tuple[str, ...], subject: str) -> bool:
+    """Whether a subject is selected; a stream can have others from before it was edited."""
+    return any(matches(each, subject) for each in filters)

@@ -211,6 +211,29 @@ async def test_a_shared_stream_is_read_filtered_and_its_holes_are_normal(
         await js.delete_stream(name)
 
 
+async def test_messages_of_subjects_that_the_stream_once_had_are_passed_over(
+    settings: Settings, client: Client
+) -> None:
+    """Its subjects are the log's now, so the server does not select them for us."""
+    js = client.jetstream()
+    config: StreamConfig = (await js.stream_info(settings.dlq_stream)).config
+    own = list(config.subjects or [])
+    other = f"once-{settings.subject_prefix}"
+    config.subjects = [*own, other]
+    await js.update_stream(config)
+    stored = {}
+    for number in range(30):
+        if number % 10 == 9:
+            stored |= await publish(client, settings, [letter(number)])
+        await js.publish(other, b"an event")
+    config.subjects = own
+    await js.update_stream(config)
+    report = await drain_log(settings.model_copy(update={"drain_batch_messages": 4}))
+    assert (report.drained, report.gaps, report.last_sequence) == (3, 0, 32)
+    check_exact(settings, stored)
+    assert (await drain_log(settings)).drained == 0
+
+
 # -- recreated
 
 
