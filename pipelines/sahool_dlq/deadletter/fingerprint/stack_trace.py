@@ -94,6 +94,6 @@ def read_outline(
     """Chain and frames from the parts in the outline of `language`, in their order."""
     links = language.read(parts)
     chain = dict.fromkeys(link.name.rpartition(".")[2] for link in links if link.name)
-    if rules:
+    if rules and any(rules):
         links = [link._replace(frames=rules.apply(link.frames)) for link in links]
     return Trace(tuple(chain), identifying(links), language.name, cause_of(links, language))

@@ -5,7 +5,7 @@ One message in Python, or a column in Polars: the same steps (`template_steps`),
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import polars as pl
 
@@ -21,18 +21,17 @@ MESSAGE_LIMIT = 2_000
 _STEPS_AT_ONCE = 8  # measured: fewer check too often, more try too many in vain
 
 
-def _compiled(stages: Sequence[Sequence[Step]]) -> list[tuple[str, Callable[[str, str], str], str]]:
+@cache
+def _steps(*, is_ascii: bool) -> list[tuple[str, Callable[[str, str], str], str]]:
+    """Sign, substitution and replacement of each step; compiled when the first text needs them."""
+    stages = [stage for stage in STAGES if not (is_ascii and stage is SIGNS)]
     return [(s.sign, re.compile(s.pattern).sub, s.replacement) for stage in stages for s in stage]
-
-
-_ALL = _compiled(STAGES)
-_ASCII = _compiled([stage for stage in STAGES if stage is not SIGNS])
 
 
 def template(message: str) -> str:
     """The template of one message."""
     text = message[:MESSAGE_LIMIT]
-    for sign, substitute, replacement in _ASCII if text.isascii() else _ALL:
+    for sign, substitute, replacement in _steps(is_ascii=text.isascii()):
         if sign in text:
             text = substitute(replacement, text)
     return text.strip(" ")

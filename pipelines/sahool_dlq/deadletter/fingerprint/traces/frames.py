@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 __all__ = [
@@ -37,6 +38,10 @@ _LIBRARY_ROOT = re.compile(
 )
 _PATH = re.compile(r"[/\\]|\.(?:py|rb|php|rs|erl|exs?)$")
 _EXTENSION = re.compile(r"\.(?:pyc?|[cm]?[jt]sx?|rb|php|rs|erl|exs?)$")
+
+
+PATHS = lru_cache(maxsize=20_000)
+"""Remembers what is computed of a path: traces that differ share most paths."""
 
 
 class Frame(NamedTuple):
@@ -90,7 +95,7 @@ def identifying(links: Sequence[Link]) -> tuple[str, ...]:
     nearest = _with_caller(stacks[0], FRAME_COUNT - len(raised_at)) + raised_at
     rest = [frame for stack in stacks for frame in stack]
     chosen = list(dict.fromkeys(nearest + rest))[:FRAME_COUNT]
-    own = [f.place for f in chosen if not f.is_name and not _LIBRARY_ROOT.match(f.place)]
+    own = [f.place for f in chosen if not f.is_name and not _library_root(f.place)]
     folders = [_parts(place)[:-1] for place in own]
     shared = len(_common_prefix(folders))
     modules = (f"{_module(frame, shared)}:{frame.function}" for frame in chosen)
@@ -114,7 +119,7 @@ def _with_caller(stack: Sequence[Frame], count: int) -> list[Frame]:
 
 def _root(frame: Frame) -> str:
     """The package that a class or module is of; empty for a file, whose folder may be any."""
-    if not frame.is_name and _PATH.search(frame.place):
+    if not frame.is_name and _is_path(frame.place):
         return ""
     if "/" in frame.place:  # github.com/acme/shop/price
         parts = frame.place.split("/")
@@ -125,16 +130,15 @@ def _root(frame: Frame) -> str:
 
 def package(frame: Frame) -> str:
     """The installed package, or module of the runtime, that a library's frame is of."""
-    if frame.is_name or not _PATH.search(frame.place):
+    if frame.is_name or not _is_path(frame.place):
         return _root(frame) or frame.place.removeprefix("<frozen ").partition(".")[0].strip("<>")
-    root = _LIBRARY_ROOT.match(frame.place)
-    parts = _parts(frame.place[root.end() :] if root else frame.place)
+    parts = _parts(frame.place[_library_root(frame.place) :])
     return parts[0] if parts else ""
 
 
 def module(frame: Frame) -> str:
     """The name of a frame's file, class or module, in whatever folder it is."""
-    is_file = _PATH.search(frame.place) and not frame.is_name
+    is_file = _is_path(frame.place) and not frame.is_name
     return _parts(frame.place)[-1] if is_file else _module(frame, 0)
 
 
@@ -145,18 +149,31 @@ def _module(frame: Frame, shared: int) -> str:
     named by at most two parts of their path below the folder that the chosen frames share, because
     a trace does not distinguish a package from the checkout that contains it.
     """
-    if frame.is_name or not _PATH.search(frame.place):
+    if frame.is_name or not _is_path(frame.place):
         return re.sub(r"^<ipython-input.*>$", "<ipython-input>", frame.place)
-    if root := _LIBRARY_ROOT.match(frame.place):
-        return ".".join(_parts(frame.place[root.end() :]))
+    if root := _library_root(frame.place):
+        return ".".join(_parts(frame.place[root:]))
     return ".".join(_parts(frame.place)[shared:][-2:])
 
 
-def _parts(place: str) -> list[str]:
+@PATHS
+def _is_path(place: str) -> bool:
+    return _PATH.search(place) is not None
+
+
+@PATHS
+def _library_root(place: str) -> int:
+    """Where the path below the folder of installed packages begins; 0 if it is not in there."""
+    root = _LIBRARY_ROOT.match(place)
+    return root.end() if root else 0
+
+
+@PATHS
+def _parts(place: str) -> tuple[str, ...]:
     parts = [part for part in re.split(r"[/\\]+", place) if part]
     if parts:
         parts[-1] = _EXTENSION.sub("", parts[-1])
-    return parts
+    return tuple(parts)
 
 
 def _common_prefix(paths: Sequence[Sequence[str]]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sahool_dlq.deadletter.fingerprint.traces.frames import (
     INDENT,
     LIBRARY_FOLDER,
+    PATHS,
     Frame,
     Language,
     Link,
@@ -28,41 +29,65 @@ def _links(lines: Sequence[str]) -> list[Link]:
     """Root cause first, as Python prints them; the members of a group come before the group."""
     links: list[Link] = []
     group: list[Link] = []
-    open_link = is_context = False
+    open_link = is_context = is_raised_here = False
     depth = 0  # of the frames: what is raised is printed less deep, their code deeper
     for indented in lines:
         line = indented.strip(INDENT)
-        indent = len(indented) - len(indented.lstrip(" \t|+"))
-        if line.endswith("Traceback (most recent call last)"):
-            links.append(Link(None, [], is_context=is_context))
-            open_link, is_context = True, False
-        elif line.startswith(_CONTEXT):
-            is_context = True
-        elif line.startswith("raise "):
-            if open_link:
-                links[-1] = links[-1]._replace(is_raised_here=True)
-        elif frame := _frame(line):
+        if frame := _frame(line):
             if not links:
                 links.append(Link(None, []))
                 open_link = True
-            depth = indent or 1
-            links[-1].frames.insert(0, frame)
-            if links[-1].is_raised_here:
-                links[-1] = links[-1]._replace(is_raised_here=False)
-        elif open_link and indent < depth and links[-1].frames and (name := NAME.match(line)):
+            depth = _indent(indented) or 1
+            links[-1].frames.append(frame)
+            is_raised_here = False
+        elif line.startswith("raise "):
+            is_raised_here |= open_link
+        elif line.endswith("Traceback (most recent call last)"):
+            _end(links, is_raised_here=is_raised_here)
+            links.append(Link(None, [], is_context=is_context))
+            open_link, is_context, is_raised_here = True, False, False
+        elif line.startswith(_CONTEXT):
+            is_context = True
+        elif (
+            open_link
+            and links[-1].frames
+            and _indent(indented) < depth
+            and (name := NAME.match(line))
+        ):
             links[-1] = links[-1]._replace(name=name[0])
             open_link = False
             if name[0].endswith("ExceptionGroup"):
+                _end(links, is_raised_here=is_raised_here)
                 group.append(links.pop())
+                is_raised_here = False
+    _end(links, is_raised_here=is_raised_here)
+    for link in (*links, *group):
+        link.frames.reverse()  # nearest to the exception first
     return links + group[::-1]
 
 
+def _end(links: list[Link], *, is_raised_here: bool) -> None:
+    if is_raised_here and links:
+        links[-1] = links[-1]._replace(is_raised_here=True)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" \t|+"))
+
+
 def _frame(line: str) -> Frame | None:
+    if not line.startswith("File"):
+        return None
     found = _FRAME.match(line)
     if not found:
         return None
     path, function = found[1], found[2].strip()
-    return Frame(path, function, not (LIBRARY_PATH.search(path) or _is_compiled(path, function)))
+    return Frame(path, function, not (_is_library(path) or _is_compiled(path, function)))
+
+
+@PATHS
+def _is_library(path: str) -> bool:
+    return LIBRARY_PATH.search(path) is not None
 
 
 def _is_compiled(path: str, function: str) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 from enum import IntEnum
+from functools import lru_cache
 
 __all__ = ["SAME_PACKAGE", "Rank", "rank"]
 
@@ -72,6 +73,7 @@ class Rank(IntEnum):
     PLUMBING = 4
 
 
+@lru_cache(maxsize=10_000)
 def rank(name: str) -> Rank:
     """The rank of a package."""
     if not name or name in _STANDARD_PLUMBING or _RUNTIME.match(name):
