@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from sahool_dlq.analysis.marts.build import MARTS, facts
-from sahool_dlq.analysis.marts.views import view_statements
+from sahool_dlq.analysis.marts.views import create_views, view_statements
 from sahool_dlq.errors import QueryError, UnknownNameError
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
@@ -48,8 +48,7 @@ def answer(
     lake = Lake(settings.lake)
     with connect(lake, is_sealed=True) as connection:
         try:
-            for view in view_statements():
-                connection.execute(view)
+            create_views(connection)
             show_marts(connection, lake, list(MARTS))
             with time_limit(connection, seconds), _facts_of(connection, statement):
                 seal(connection)

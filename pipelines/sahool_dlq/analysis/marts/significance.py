@@ -4,7 +4,7 @@ import itertools
 from typing import NamedTuple
 
 import polars as pl
-import scipy  # loads scipy.stats, which is slow, on first use
+import scipy  # loads scipy.special or scipy.stats, which is very slow, on first use
 
 __all__ = [
     "OUTBREAK",
@@ -48,7 +48,7 @@ def fisher_tail(
 
 def chi_square_tail(statistic: pl.Series, degrees: int) -> pl.Series:
     """P(X ≥ statistic) of a chi-square variable."""
-    return pl.Series(scipy.stats.chi2.sf(statistic, degrees))
+    return pl.Series(scipy.special.chdtrc(degrees, statistic))
 
 
 def adjusted(p_values: pl.Series) -> pl.Series:
@@ -65,7 +65,7 @@ def spike_limits(rule: SpikeRule) -> list[tuple[int, float]]:
     # "A Poisson process of mean m has k or more events" and "its k-th event (a Gamma variable)
     # comes before m" are the same.
     rows = (
-        (count, float(scipy.stats.gamma.ppf(rule.chance, count)))
+        (count, float(scipy.special.gammaincinv(count, rule.chance)))
         for count in itertools.count(LEAST_SPIKE)
     )
     return list(itertools.takewhile(lambda row: row[1] <= row[0] / rule.times, rows))

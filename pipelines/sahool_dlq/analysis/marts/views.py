@@ -8,6 +8,9 @@ based on them, and people query them (`dlq sql`, `views.sql`).
 # reported as leaked, at length, when the process ends.
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import duckdb
 
 from sahool_dlq.deadletter.cases import ATTEMPTS_PER_OPENING, DEFAULT_REDRIVE_CAP
@@ -31,6 +34,8 @@ VIEWS = (
 )
 """The views, each after those that it reads."""
 
+_BASE_TABLES = ["dead_letters", "case_events", "service_totals"]
+
 GENERATED_VIEWS = ("redrive_rules", "error_classes")
 
 
@@ -44,12 +49,37 @@ def create_views(connection: duckdb.DuckDBPyConnection) -> None:
 
     Raises QueryError if one of them is missing or has other columns.
     """
-    for name, statement in zip(VIEWS, view_statements(), strict=True):
-        try:
-            connection.execute(statement)
-        except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise QueryError(f"The view {name} cannot be made: {reason}") from error
+    with _base_views_hidden(connection):
+        for name, statement in zip(VIEWS, view_statements(), strict=True):
+            try:
+                connection.execute(statement)
+            except duckdb.Error as error:
+                reason = str(error).splitlines()[0]
+                raise QueryError(f"The view {name} cannot be made: {reason}") from error
+
+
+@contextmanager
+def _base_views_hidden(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Empty tables in the place of base tables that are views of files.
+
+    To create a view, DuckDB binds all that it reads: it would open these files dozens of times.
+    """
+    try:
+        found = connection.execute(
+            "SELECT view_name, database_name FROM duckdb_views() AS v WHERE NOT temporary"
+            " AND list_contains($names, view_name) AND NOT EXISTS (FROM duckdb_views() AS t"
+            " WHERE t.temporary AND t.view_name = v.view_name)",
+            {"names": _BASE_TABLES},
+        ).fetchall()
+        for name, database in found:
+            connection.execute(f"CREATE TEMP TABLE {name} AS FROM {database}.main.{name} LIMIT 0")
+    except duckdb.Error as error:
+        raise QueryError(f"The lake cannot be read: {str(error).splitlines()[0]}") from error
+    try:
+        yield
+    finally:
+        for name, _ in found:
+            connection.execute(f"DROP TABLE temp.{name}")
 
 
 def view_sql(name: str) -> str:
