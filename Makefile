@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality bench-incidents sbom audit docs screenshots grafana grafana-preview lock clean
+.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality bench-incidents bench-before-after bench-peers sbom audit docs screenshots grafana grafana-preview lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 20
@@ -141,6 +141,12 @@ bench-marts: setup  ## what the marts cost: rebuilt, and after a small drain, ov
 
 bench-memory: setup  ## peak memory of a drain of 100,000 and of 1,000,000 dead letters (10 GB of disk)
 	@$(BIN)/python benchmarks/memory.py $(ARGS)
+
+bench-before-after: setup  ## CPU of this tree beside an earlier commit's: BASE=<commit> (half an hour)
+	@test -n "$(BASE)" || { echo "Say which commit: make bench-before-after BASE=<commit>" >&2; exit 2; }
+	@base=.dlq/base-$(BASE); mkdir -p .dlq; \
+	[ -d $$base ] || { git clone -q . $$base && git -C $$base checkout -q $(BASE); }; \
+	$(MAKE) -s -C $$base setup && $(BIN)/python benchmarks/before_after.py $$base $(ARGS)
 
 bench-peers: .venv-peers/.ready  ## the libraries that `make bench` compares with, in .venv-peers
 

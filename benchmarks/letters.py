@@ -6,7 +6,7 @@ messages differ in ids, hosts and durations. One in twenty contains something to
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -49,15 +49,34 @@ class _Failure(NamedTuple):
     frames: tuple[str, ...]
 
 
-def letters(count: int, first: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Event type and body of `count` canonical dead letters, the same for the same numbers."""
+def letters(count: int, first: int = 0, *, is_diverse: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Event type and body of `count` canonical dead letters, the same for the same numbers.
+
+    With `is_diverse`, each has a trace that no other has.
+    """
     rng = random.Random(1)  # noqa: S311  (material, no secret)
     failures = [_failure(rng) for _ in range(50)]
     weights = list(accumulate(1 / (rank + 1) for rank in range(len(failures))))
     rng.seed(first)
     for number in range(first, first + count):
         (failure,) = rng.choices(failures, cum_weights=weights)
+        if is_diverse:
+            failure = _failure(rng)
         yield _letter(failure, number, rng)
+
+
+def strange_letters(count: int) -> Iterator[tuple[str, bytes]]:
+    """The same, but every second one is as other clients send it: it takes the exact path.
+
+    In turn: keys that are not ours, times that are numbers, an event with NaN in it, a header with
+    several values, and the one character that no sink accepts.
+    """
+    for number, (event_type, body) in enumerate(letters(count)):
+        if number % 2:
+            letter = json.loads(body)
+            _STRANGE[number // 2 % len(_STRANGE)](letter)
+            body = json.dumps(letter, ensure_ascii=False).encode()
+        yield event_type, body
 
 
 def huge_letters(count: int, size_bytes: int) -> Iterator[tuple[str, bytes]]:
@@ -66,6 +85,34 @@ def huge_letters(count: int, size_bytes: int) -> Iterator[tuple[str, bytes]]:
         letter = json.loads(body)
         letter["original_data"]["tile"] = "x" * (size_bytes - len(body))
         yield event_type, json.dumps(letter).encode()
+
+
+def _as_metadata(letter: dict[str, Any]) -> None:
+    """The envelope of another generation of services (docs/wire-format.md)."""
+    event = letter["original_data"]
+    metadata = {
+        "original_subject": letter["original_subject"],
+        "original_event_id": letter["event_id"],
+        "retry_count": letter["retry_count"],
+        "failure_reason": letter["error_message"],
+        "failure_timestamp": letter["dlq_timestamp"],
+        "error_type": letter["error_type"],
+        "error_traceback": letter["stack_trace"],
+        "consumer_service": letter["consumer_service"],
+        "retry_timestamps": [attempt["at"] for attempt in letter["attempts"]],
+        "retry_errors": [attempt["error_message"] for attempt in letter["attempts"]],
+    }
+    letter.clear()
+    letter |= {"metadata": metadata, "original_message": json.dumps(event)}
+
+
+_STRANGE: tuple[Callable[[dict[str, Any]], object], ...] = (
+    _as_metadata,
+    lambda letter: letter.update(dlq_timestamp=1_767_600_000.5, retry_count="3"),
+    lambda letter: letter["original_data"].update(ndvi=float("nan")),
+    lambda letter: letter["original_headers"].update(Trace=["a", "b"]),
+    lambda letter: letter["original_data"].update(note="a\u0000b"),
+)
 
 
 def _failure(rng: random.Random) -> _Failure:
