@@ -20,14 +20,15 @@ from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.edit.patch import Edit
 from sahool_dlq.redrive.replay.selection import ReplaySelection, stream_position
 from sahool_dlq.serving import models
-from sahool_dlq.serving.callers import Caller, needs
+from sahool_dlq.serving.callers import needs
 from sahool_dlq.serving.reading import Here, Reader, answered
 from sahool_dlq.serving.runs import Runs
+from sahool_dlq.serving.tokens import Token
 
 __all__ = ["router"]
 
-Planner = Annotated[Caller, Depends(needs("plan"))]
-Redriver = Annotated[Caller, Depends(needs("act"))]
+Planner = Annotated[Token, Depends(needs("plan"))]
+Redriver = Annotated[Token, Depends(needs("act"))]
 Why = Annotated[str, Body(min_length=3, max_length=2_000, examples=["the tile server is back"])]
 
 router = APIRouter(prefix="/v1", tags=["act"])
@@ -146,10 +147,10 @@ def change_a_group(
     return answered({"group": asyncio.run(changing)})
 
 
-@router.post("/alerts/acknowledge", responses=_PLAN)
+@router.post("/alerts/acknowledge", responses={200: {"model": models.Acknowledged}})
 def acknowledge(
     settings: Here,
-    caller: Annotated[Caller, Depends(needs("acknowledge"))],
+    caller: Annotated[Token, Depends(needs("acknowledge"))],
     ids: Annotated[list[int], Body(max_length=1_000, description="empty: all that fire")],
     reason: Why,
 ) -> Response:

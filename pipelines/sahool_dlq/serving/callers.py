@@ -9,20 +9,19 @@ from starlette.exceptions import HTTPException
 
 from sahool_dlq.serving.tokens import RIGHTS, Token, Tokens
 
-__all__ = ["Caller", "needs"]
+__all__ = ["needs"]
 
-Caller = Token
 _BEARER = HTTPBearer(
     auto_error=False, scheme_name="token", description="A token that `dlq tokens add` printed."
 )
 
 
-def needs(right: str) -> Callable[..., Caller]:
+def needs(right: str) -> Callable[..., Token]:
     """The dependency that finds the caller; 401 without a valid token, 403 without the right."""
 
     def caller(
         request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
-    ) -> Caller:
+    ) -> Token:
         tokens: Tokens = request.app.state.tokens
         if given is None:
             raise _unknown("Send a token: the header Authorization: Bearer TOKEN")

@@ -14,6 +14,7 @@ from sahool_dlq.redrive.choose.selection import CONDITIONS, Selection
 from sahool_dlq.redrive.decisions import Decision, DecisionReport
 
 __all__ = [
+    "Acknowledged",
     "Alerts",
     "Audit",
     "BatchShown",
@@ -149,6 +150,13 @@ class Alerts(BaseModel):
     undelivered: list[dict[str, Any]] = Field(
         description="channels that did not accept messages: channel, waiting, given_up"
     )
+
+
+class Acknowledged(BaseModel):
+    """Alerts that somebody looks after."""
+
+    acknowledged: list[int] = Field(description="their ids")
+    untold: list[str] = Field(description="channels that the next evaluation tells")
 
 
 class Audit(BaseModel):

@@ -16,28 +16,29 @@ from sahool_dlq.jobs.lookup import chosen_groups, group_as_dict, look_up
 from sahool_dlq.jobs.status import PlatformStatus, platform_status
 from sahool_dlq.json_text import json_text
 from sahool_dlq.serving import models
-from sahool_dlq.serving.callers import Caller, needs
+from sahool_dlq.serving.callers import needs
 from sahool_dlq.serving.runs import Runs
+from sahool_dlq.serving.tokens import Token
 from sahool_dlq.settings import Settings
 
-__all__ = ["MOST_ROWS", "answered", "router", "settings_of"]
+__all__ = ["Here", "Reader", "answered", "router"]
 
-MOST_ROWS = 1_000
+_MOST_ROWS = 1_000
 
-Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="maximum number on this page")]
+Limit = Annotated[int, Query(ge=1, le=_MOST_ROWS, description="maximum number on this page")]
 Offset = Annotated[int, Query(ge=0, le=1_000_000, description="leave out so many")]
-Reader = Annotated[Caller, Depends(needs("read"))]
+Reader = Annotated[Token, Depends(needs("read"))]
 
 router = APIRouter(prefix="/v1", tags=["look"])
 
 
-def settings_of(request: Request) -> Settings:
+def _settings_of(request: Request) -> Settings:
     """The settings of the service."""
     settings: Settings = request.app.state.settings
     return settings
 
 
-Here = Annotated[Settings, Depends(settings_of)]
+Here = Annotated[Settings, Depends(_settings_of)]
 
 
 def _with_lake(settings: Here, _: Reader) -> Settings:
@@ -142,7 +143,7 @@ def batch(settings: Here, caller: Reader, request: Request, id: str) -> Response
 @router.get("/audit", responses={200: {"model": models.Audit}})
 def audit(
     settings: Here,
-    _: Annotated[Caller, Depends(needs("audit"))],
+    _: Annotated[Token, Depends(needs("audit"))],
     about: Annotated[str | None, Query(description="id of a failure or a batch")] = None,
     actor: Annotated[str | None, Query(description="only actions of this person")] = None,
     action: Annotated[str | None, Query(description="only actions that begin with this")] = None,

@@ -13,7 +13,7 @@ from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.serving.bounded import MOST_BYTES
 from sahool_dlq.settings import Settings
-from support.platform_log import query
+from support.platform_log import execute, query
 from support.redriving import Service, event_ids, fail, quick, seen
 from support.running import dlq
 from support.serving import served
@@ -174,11 +174,26 @@ async def test_decisions_and_care_of_groups_name_the_token(
         assert both.status_code == 400
         replays = {"replay": {"consumer": "ndvi", "since": "1h"}, "reason": "wrong prices"}
         assert (await api.told("planner", "POST", "/v1/replays", **replays))["batch"] is None
+        execute(
+            settings,
+            "INSERT INTO alerts (rule, scope, subject, state, severity, value, above, since,"
+            " detail, started_at, seen_at, fired_at) VALUES ('service_failing', 'all', 'ndvi',"
+            " 'firing', 'critical', 0.9, 0.5, now(), '', now(), now(), now())",
+        )
+        alert = (await api.told("analyst", "GET", "/v1/alerts"))["alerts"][0]["id"]
+        seen_to = {"ids": [alert], "reason": "rolled back"}
+        refused = await api.ask("redriver", "POST", "/v1/alerts/acknowledge", **seen_to)
+        assert refused.status_code == 403
+        told = await api.told("alerts", "POST", "/v1/alerts/acknowledge", **seen_to)
+        assert told == {"acknowledged": [alert], "untold": []}
+        again = (await api.told("analyst", "GET", "/v1/alerts"))["alerts"][0]
+        assert (again["acked_by"], again["ack_reason"]) == ("alerts", "rolled back")
     rows = query(settings, "SELECT action, actor, detail->>'channel' AS how FROM audit_log")
     assert {(r["action"], r["actor"], r["how"]) for r in rows} == {
         ("triage.parked", "redriver", "http"),
         ("triage.parked.done", "redriver", "http"),
         ("group.changed", "redriver", "http"),
+        ("alert.acknowledged", "alerts", "http"),
     }
 
 
