@@ -29,7 +29,7 @@ __all__ = ["router"]
 
 Planner = Annotated[Token, Depends(needs("plan"))]
 Redriver = Annotated[Token, Depends(needs("act"))]
-Why = Annotated[str, Body(min_length=3, max_length=2_000, examples=["the tile server is back"])]
+Why = Annotated[models.Why, Body()]
 
 router = APIRouter(prefix="/v1", tags=["act"])
 _MOVES: dict[str, Callable[..., Batch]] = {

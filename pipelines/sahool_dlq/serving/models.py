@@ -1,7 +1,7 @@
 """Requests and answers for OpenAPI: the reports of the verbs, with the columns of the lake."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -33,6 +33,7 @@ __all__ = [
     "Replay",
     "Selected",
     "Shown",
+    "Why",
     "fields_of",
 ]
 
@@ -189,19 +190,32 @@ class PlannedBatch(BaseModel):
     plan: dict[str, Any] | None
 
 
-class Reason(BaseModel):
-    """Why something is done."""
+def _strict(**example: Any) -> ConfigDict:
+    """Unknown fields are refused. The page /docs fills in the example, so it must do no harm."""
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [example]})
 
-    model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(
+_WHY = "the tile server is back"
+Why = Annotated[
+    str,
+    Field(
         min_length=3,
         max_length=2_000,
         description="the reason; stored in the audit",
-        examples=["the tile server is back"],
-    )
+        examples=[_WHY],
+    ),
+]
 
 
+class Reason(BaseModel):
+    """Why something is done."""
+
+    model_config = _strict(reason=_WHY)
+
+    reason: Why
+
+
+_SOME = {"group_id": "1f0c", "since": "24h"}
 _GIVEN: dict[str, Any] = {
     name: (
         list[str] if getattr(Selection(), name) == () else str | None,
@@ -211,9 +225,7 @@ _GIVEN: dict[str, Any] = {
 }
 Selected: type[BaseModel] = create_model(
     "Selection",
-    __config__=ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"group_id": "1f0c", "since": "24h"}]}
-    ),
+    __config__=_strict(**_SOME),
     __doc__="Failures; all given conditions must hold, and one is needed.",
     **_GIVEN,
     limit=(int, Field(Selection().limit, ge=1, le=100_000, description="maximum number")),
@@ -229,7 +241,7 @@ def fields_of(selection: BaseModel) -> dict[str, Any]:
 class Redrive(BaseModel):
     """Which failures to publish again, and how."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = _strict(selection=_SOME)
 
     selection: Selected
     redirect_to: str | None = Field(None, description="a subject instead of their own")
@@ -245,7 +257,7 @@ class Redrive(BaseModel):
 class Replay(BaseModel):
     """Events that a consumer handled wrongly; all given conditions must hold."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = _strict(consumer="price-service", since="3h", until="1h")
 
     consumer: str = Field(description="who gets them: a durable name, or STREAM/NAME")
     since: str | None = Field(None, description="stored at or after this: 24h, a time, seq:120000")
@@ -259,6 +271,8 @@ class Replay(BaseModel):
 class Decisions(Reason):
     """Failures to decide about."""
 
+    model_config = _strict(selection=_SOME, decision="parked", reason="waits for 2.4")
+
     selection: Selected
     decision: Decision
     in_version: str | None = Field(
@@ -271,6 +285,8 @@ Decided = DecisionReport
 
 class GroupChange(Reason):
     """What to change of a group: null leaves a value, an empty one removes it."""
+
+    model_config = _strict(owner="team-payments", reason="asked them")
 
     owner: str | None = None
     note: str | None = None

@@ -61,6 +61,10 @@ def test_every_request_but_the_health_names_a_token_and_says_what_it_does() -> N
     for place, each in operations.items():
         assert each["description"], place
         assert set(each["responses"]) >= {"400", "401", "403", "404", "409", "422", "503"}, place
+    for name in ("Redrive", "Replay", "Decisions", "GroupChange", "Selection", "Reason"):
+        schema = described["components"]["schemas"][name]
+        [example] = schema["examples"]  # else the page fills in every field with some value
+        assert set(schema.get("required", ())) <= set(example) < set(schema["properties"]) | {""}
     hidden = {
         route.path
         for route in app.routes
