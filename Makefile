@@ -185,7 +185,7 @@ screenshots: setup  ## the pictures in docs/images, of a simulated history and o
 
 lock:  ## resolve the newest allowed versions into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
-	  --custom-compile-command "make lock" --extra pipelines --extra decoders --extra sqlalchemy --extra embedded --extra metrics --extra tracing \
+	  --custom-compile-command "make lock" --extra pipelines --extra decoders --extra sqlalchemy --extra embedded --extra metrics --extra tracing --extra serve --extra mcp \
 	  --extra notebooks --group dev --group docs pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
 	  --custom-compile-command "make lock" --constraint requirements.lock --extra spark \

@@ -7,6 +7,7 @@ each time, and one demo. Needs Debian's chromium (or DLQ_CHROMIUM).
 
 import fcntl
 import io
+import json
 import os
 import pty
 import shutil
@@ -61,6 +62,7 @@ def main() -> None:
         reports(browser, settings)
         for name, (columns, arguments) in TERMINALS.items():
             terminal(browser, name, settings, columns, arguments)
+        http(browser, settings)
         notebook(browser, settings)
         demo(browser, Path(folder))
         browser.close()
@@ -122,6 +124,21 @@ def dlq(*arguments: str, home: Path, columns: int) -> str:
     if process.returncode:
         sys.exit(f"dlq {' '.join(arguments)}: {said.decode()}")
     return told.decode()
+
+
+def http(browser: Browser, settings: Settings) -> None:
+    """The page of `dlq serve` that describes its requests."""
+    words = ["serve", "--port=0", "--json", f"--home={settings.home}"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "sahool_dlq.cli", *words], stdout=subprocess.PIPE, text=True
+    ) as serving:
+        assert serving.stdout is not None
+        tab = browser.new_page(viewport={"width": 1280, "height": 1000})
+        tab.goto(json.loads(serving.stdout.readline())["docs"])
+        tab.wait_for_selector(".opblock", timeout=120_000)
+        save(tab.screenshot(), "http-docs")
+        tab.close()
+        serving.terminate()
 
 
 def notebook(browser: Browser, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from prefect import State, flow
 
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.advice import by_urgency, to_look_at
+from sahool_dlq.analysis.report.incidents import names
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS, printable_frames
 from sahool_dlq.jobs.care import with_care
 from sahool_dlq.jobs.lookup import samples
@@ -101,4 +102,9 @@ def _tell_escalating(escalating: pl.DataFrame) -> None:
         return
     columns = ("group_id", "error_class", "services", "failure_count_1h", "escalation_limit")
     payload = {"groups": escalating.select(columns).to_dicts()}
-    happened("dlq.groups.escalating", "dlq.groups", quantity(escalating.height, "groups"), payload)
+    happened(
+        *("dlq.groups.escalating", "dlq.groups", quantity(escalating.height, "groups")),
+        payload,
+        groups=escalating["group_id"],
+        services=[name for text in escalating["services"] for name in names(text)],
+    )

@@ -11,7 +11,7 @@ from prefect import State, flow
 
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.drain.run import DrainReport
-from sahool_dlq.jobs.batches import approve, reject, show_batch
+from sahool_dlq.jobs.batches import approve, reject, services_of, show_batch
 from sahool_dlq.jobs.redrive import (
     known_group,
     plan_redrive,
@@ -303,7 +303,12 @@ async def _told(report: RedriveReport | None) -> State:
     words = in_words(report.outcomes, report.parked)
     if report.state == "aborted":
         batch = f"dlq.redrive.{report.batch_id}"
-        happened("dlq.redrive.aborted", batch, report.batch_id, asdict(report))
+        happened(
+            *("dlq.redrive.aborted", batch, report.batch_id),
+            asdict(report),
+            groups=report.stopped_groups,
+            services=services_of(load_settings(), report.batch_id),
+        )
         is_part = report.stopped_groups and "succeeded" in report.outcomes
         some = f" {quantity(len(report.stopped_groups), 'groups')}" if is_part else ""
         return await stopped(f"stopped, {words.split(', ')[0]}", f"Stopped{some}: {words}")

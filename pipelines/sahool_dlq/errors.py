@@ -41,6 +41,14 @@ class RedriveError(DLQError):
     """A redrive cannot be planned or executed."""
 
 
+class SelectionError(RedriveError):
+    """What was given selects nothing, or is not valid."""
+
+
+class BusyError(RedriveError):
+    """Another redrive is running: it is worth trying again later."""
+
+
 class GroupError(DLQError):
     """A failure group cannot be changed in this way."""
 

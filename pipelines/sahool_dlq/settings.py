@@ -102,6 +102,9 @@ class Settings(BaseSettings):
         None, description="key for hashes in masks: equal values get equal masks"
     )
 
+    tokens_file: Path | None = Field(
+        None, description="file of the tokens of `dlq serve`; default DLQ_HOME/tokens.json"
+    )
     keep_payloads: bool = Field(False, description="also keep raw dead letters in failed_payloads")
     payload_days: float = Field(
         90, gt=0, description="days after which rows of failed_payloads are deleted"

@@ -14,13 +14,14 @@ from sahool_dlq.alerts.outbox import acknowledge_alerts
 from sahool_dlq.alerts.prometheus import prometheus_rules
 from sahool_dlq.alerts.rules import AlertRules, Scope, alert_rules
 from sahool_dlq.alerts.states import Alert
-from sahool_dlq.alerts.store import firing_alerts, past_alerts, undelivered
+from sahool_dlq.alerts.store import past_alerts
 from sahool_dlq.alerts.text import command as next_command
 from sahool_dlq.alerts.text import headline, quantity
 from sahool_dlq.cli import HELP
 from sahool_dlq.cli.output import console, log_plainly, print_table, safe, spinner
 from sahool_dlq.cli.verb import Answer, limited, verb
 from sahool_dlq.connections import open_postgres
+from sahool_dlq.jobs.alerts import AlertsNow, alerts_now
 from sahool_dlq.settings import Settings
 
 
@@ -43,30 +44,23 @@ def command() -> None:
 
 
 @verb
-def now(settings: Settings) -> Answer[Any]:
+def now(settings: Settings) -> Answer[AlertsNow]:
     """What fires now; `dlq alerts` alone does the same."""
     rules = alert_rules(settings)
-    with open_postgres(settings) as connection:
-        alerts = firing_alerts(connection)
-        left = undelivered(connection)
-        row = connection.execute("SELECT max(at) FROM stream_samples WHERE role = 'log'").fetchone()
-    evaluated_at = row[0] if row else None
-    keys = ("channel", "waiting", "given_up")
-    waiting = [dict(zip(keys, counts, strict=True)) for counts in left]
-    told = {"evaluated_at": evaluated_at, "alerts": alerts, "undelivered": waiting}
 
-    def show(_: object) -> None:
-        _show_firing(rules, alerts)
-        for channel, waiting, given_up in left:
+    def show(told: AlertsNow) -> None:
+        _show_firing(rules, told.alerts)
+        for left in told.undelivered:
             console.print(
-                f"[bold red]The channel {safe(channel)} did not accept messages: {waiting} waiting,"
-                f" {given_up} given up in the last seven days.[/bold red] `dlq alerts history`"
-                f" lists them, `dlq alerts test` tests the channel.",
+                f"[bold red]The channel {safe(left['channel'])} did not accept messages:"
+                f" {left['waiting']} waiting, {left['given_up']} given up in the last seven"
+                f" days.[/bold red] `dlq alerts history` lists them, `dlq alerts test` tests the"
+                f" channel.",
                 soft_wrap=True,
             )
-        _say_when(evaluated_at)
+        _say_when(told.evaluated_at)
 
-    return Answer(told, show)
+    return Answer(alerts_now(settings), show)
 
 
 @verb

@@ -107,6 +107,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "marts": ("dlq marts", "dlq marts --rebuild"),
     "bridge": ("dlq bridge --once",),
     "exporter": ("dlq exporter --listen 127.0.0.1:9877",),
+    "serve": (
+        "dlq serve",
+        "dlq serve --host 0.0.0.0 --tls-cert dlq.pem --tls-key dlq.key",
+    ),
+    "mcp": ("dlq mcp", "dlq mcp --by assistant"),
     "verify": ("dlq verify", "dlq verify --repair"),
     "maintain": ("dlq maintain",),
     "copy": ("dlq copy /backup/lake",),
@@ -118,6 +123,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "nats-permissions": (
         "dlq nats-permissions --role drain",
         "dlq nats-permissions --service billing --consumes 'sahool.invoice.*'",
+    ),
+    "tokens": (
+        "dlq tokens",
+        "dlq tokens add ana --role redriver --role auditor",
+        "dlq tokens remove ana",
     ),
     "redact": ("dlq redact --dry-run --limit 100",),
     "fingerprint": ("dlq fingerprint - < failures.jsonl",),

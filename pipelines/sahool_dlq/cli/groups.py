@@ -8,7 +8,6 @@ import click
 
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.advice import (
-    by_urgency,
     care_in_words,
     chance_in_words,
     next_command,
@@ -20,7 +19,7 @@ from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.cli.as_of import AS_OF, moment
 from sahool_dlq.cli.output import console, print_line, safe
 from sahool_dlq.cli.verb import Answer, known_lake, limited, verb
-from sahool_dlq.jobs.lookup import failure_groups
+from sahool_dlq.jobs.lookup import chosen_groups, group_as_dict
 from sahool_dlq.settings import Settings
 
 STATES = {
@@ -55,15 +54,8 @@ def command(
     """
     known_lake(settings)
     now = moment(settings, as_of)
-    frame, trends = failure_groups(settings, now)
-    groups = [
-        row
-        for row in by_urgency(frame).to_dicts()
-        if (state is None or row["state"] == state)
-        and (service is None or service in (row["services"] or "").split(", "))
-        and (owner is None or owner == row["owner"])
-    ]
-    told = [as_json(row, trends.get(row["group_id"])) for row in groups]
+    groups, trends = chosen_groups(settings, now, state=state, service=service, owner=owner)
+    told = [group_as_dict(row, trends.get(row["group_id"])) for row in groups]
     return Answer({"groups": told}, lambda _: _show(groups, trends, now, limit))
 
 
@@ -101,12 +93,6 @@ def _print_shared_causes(groups: Sequence[Mapping[str, Any]]) -> None:
         print_line(f"[bold]{len(rows)} groups share one cause[/bold], {_open_in(rows):,} open")
         print_line(f"  dlq redrive --where \"cause_id = '{cause}'\" --dry-run")
         console.print()
-
-
-def as_json(group: Mapping[str, Any], trend: Trend | None) -> dict[str, Any]:
-    """A group with what the terminal shows besides: trend and next command."""
-    counts = list(trend.counts) if trend else []
-    return {**group, "trend": counts, "next": next_command(group)}
 
 
 def print_groups(

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from sahool_dlq.analysis.report.incidents import duration, names
+from sahool_dlq.analysis.report.incidents import duration
 from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.cli.as_of import AS_OF, moment
 from sahool_dlq.cli.output import console, print_table
 from sahool_dlq.cli.verb import Answer, known_lake, limited, verb
-from sahool_dlq.jobs.incidents import list_incidents
+from sahool_dlq.jobs.incidents import chosen_incidents, incident_as_dict
 from sahool_dlq.settings import Settings
 
 
@@ -31,12 +31,8 @@ def command(
     """
     known_lake(settings)
     now = moment(settings, as_of)
-    rows = list_incidents(settings, now, service).to_dicts()
-    if is_open:
-        rows = [row for row in rows if row["until_at"] is None or row["open_count"]]
-    told = [
-        row | {name: names(row[name]) for name in ("services", "groups", "causes")} for row in rows
-    ]
+    rows = chosen_incidents(settings, now, service, is_open=is_open)
+    told = [incident_as_dict(row) for row in rows]
     return Answer({"incidents": told}, lambda _: _show(rows, now, limit))
 
 

@@ -1,13 +1,9 @@
 """Printing for people: nothing that came from a message can steer the terminal."""
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
-from math import inf, isfinite
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -17,37 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from sahool_dlq.cli.layout import GAP, Column, fitting, measure, widths
-from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
+from sahool_dlq.deadletter.sanitize import printable
+from sahool_dlq.json_text import json_text
 
 console = Console(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on standard output, at once: a report, by its `as_dict` or its fields.
-
-    NaN and infinities, which JSON has not, are strings.
-    """
-    text = json.dumps(_plain(value), default=_as_json, ensure_ascii=False, allow_nan=False)
-    print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "as_dict"):
-        value = value.as_dict()
-    elif is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, float) and not isfinite(value):
-        return {inf: "Infinity", -inf: "-Infinity"}.get(value, "NaN")
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _as_json(value: object) -> int | float | str:
-    if isinstance(value, Decimal):  # DuckDB's sums of integers
-        return int(value) if value == value.to_integral_value() else float(value)
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    """A report as one line of JSON on standard output, at once: see `json_text`."""
+    print(json_text(value), flush=True)
 
 
 def safe(text: object) -> str:

@@ -2,14 +2,10 @@
 
 import csv
 import io
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from decimal import Decimal
-from math import isfinite
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +17,7 @@ from sahool_dlq.cli.output import console, print_drawn, room, safe
 from sahool_dlq.cli.verb import tell
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
 from sahool_dlq.errors import QueryError
+from sahool_dlq.stores.lake.exact import as_text, json_rows
 
 __all__ = ["FORMS", "print_expanded", "print_result", "write_parquet"]
 
@@ -34,10 +31,10 @@ def print_result(table: pa.Table, form: str) -> None:
     JSON is exact. Elsewhere characters that steer a terminal are U+FFFD.
     """
     if form == "json":
-        tell({"columns": table.column_names, "rows": list(_rows(table))})
+        tell({"columns": table.column_names, "rows": list(json_rows(table))})
     elif form == "jsonl":
         names = _distinct(table.column_names)
-        for row in _rows(table):
+        for row in json_rows(table):
             tell(dict(zip(names, row, strict=True)))
     elif form == "csv":
         _print_csv(table)
@@ -55,7 +52,7 @@ def write_parquet(table: pa.Table, place: Path | None) -> None:
     """
     for index, field in enumerate(table.schema):
         if pa.types.is_interval(field.type):
-            texts = [None if v is None else _text(v) for v in table.column(index).to_pylist()]
+            texts = [None if v is None else as_text(v) for v in table.column(index).to_pylist()]
             table = table.set_column(index, field.name, pa.array(texts, pa.string()))
     table = table.rename_columns(_distinct(table.column_names))
     if place is None and sys.stdout.isatty():
@@ -65,64 +62,6 @@ def write_parquet(table: pa.Table, place: Path | None) -> None:
         pq.write_table(table, target)
     except OSError as error:
         raise QueryError(f"{place} was not written: {error.strerror}.") from error
-
-
-def _rows(table: pa.Table) -> Iterator[list[Any]]:
-    for batch in table.to_batches():
-        columns = [column.to_pylist() for column in batch.columns]
-        for row in zip(*columns, strict=True):
-            yield [_plain(value) for value in row]
-
-
-def _plain(value: Any) -> Any:
-    """The value with nothing in it that JSON has no word for."""
-    if isinstance(value, pa.MonthDayNano | bytes):
-        return _text(value)
-    if isinstance(value, Decimal) and not value.is_finite():
-        return str(value)
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        if value and all(isinstance(item, tuple) for item in value):  # a map
-            return {str(name): _plain(item) for name, item in value}
-        return [_plain(item) for item in value]
-    return value
-
-
-def _text(value: Any) -> str:
-    """A value as DuckDB's own shell shows it."""
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return repr(value) if isfinite(value) else str(value)
-    if isinstance(value, pa.MonthDayNano):
-        return _interval(value)
-    if isinstance(value, bytes):
-        return "".join(f"\\x{byte:02X}" for byte in value)
-    if isinstance(value, datetime):
-        text = value.isoformat(" ")
-        return text.removesuffix(":00") if value.tzinfo else text
-    if isinstance(value, dict | list):
-        return json.dumps(_plain(value), ensure_ascii=False, default=str)
-    return str(value)
-
-
-def _interval(value: pa.MonthDayNano) -> str:
-    years, months = divmod(abs(value.months), 12)
-    sign = -1 if value.months < 0 else 1
-    counts = {"year": sign * years, "month": sign * months, "day": value.days}
-    parts = [f"{n} {unit}{'' if abs(n) == 1 else 's'}" for unit, n in counts.items() if n]
-    micros = (
-        value.nanoseconds // 1_000 if value.nanoseconds >= 0 else -(-value.nanoseconds // 1_000)
-    )
-    if micros or not parts:
-        seconds, rest = divmod(abs(micros), 1_000_000)
-        clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-        fraction = f".{rest:06}".rstrip("0") if rest else ""
-        parts.append(f"{'-' if micros < 0 else ''}{clock}{fraction}")
-    return " ".join(parts)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -141,15 +80,15 @@ def _print_csv(table: pa.Table) -> None:
     page = io.StringIO()
     writer = csv.writer(page, lineterminator="\n")
     writer.writerow(table.column_names)
-    for row in _rows(table):
-        writer.writerow("" if value is None else _text(value) for value in row)
+    for row in json_rows(table):
+        writer.writerow("" if value is None else as_text(value) for value in row)
     # Line ends are a CSV's own.
     print(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", page.getvalue()), end="")
 
 
 def _print_markdown(table: pa.Table) -> None:
     lines = [table.column_names, ["---"] * table.num_columns]
-    lines += [[_text(value) for value in row] for row in _rows(table)]
+    lines += [[as_text(value) for value in row] for row in json_rows(table)]
     for number, line in enumerate(lines):
         cells = line if number == 1 else [escaped(printable(text)) for text in line]
         print(f"| {' | '.join(cells)} |")
@@ -158,22 +97,22 @@ def _print_markdown(table: pa.Table) -> None:
 def print_expanded(table: pa.Table) -> None:
     """Each row by itself: a line for each column, nothing cut."""
     width = max((len(name) for name in table.column_names), default=0)
-    for number, row in enumerate(_rows(table), 1):
+    for number, row in enumerate(json_rows(table), 1):
         console.print(f"[bold]Row {number:,}[/bold]")
         for name, value in zip(table.column_names, row, strict=True):
-            shown = f"[dim]{_text(value)}[/dim]" if value is None else safe(_text(value))
+            shown = f"[dim]{as_text(value)}[/dim]" if value is None else safe(as_text(value))
             label = safe(name) + " " * (width - len(name))
             console.print(f"  [cyan]{label}[/cyan]  {shown}", soft_wrap=True)
     console.print(_count(table.num_rows, "row"))
 
 
 def _print_table(table: pa.Table) -> None:
-    rows = list(_rows(table))
+    rows = list(json_rows(table))
     if table.column_names == ["explain_key", "explain_value"]:  # a drawing of many lines
         for _, plan in rows:
             console.print(safe(plan), soft_wrap=True)
         return
-    texts = [[_text(value).replace("\n", " ") for value in row] for row in rows]
+    texts = [[as_text(value).replace("\n", " ") for value in row] for row in rows]
     every = measure(table.column_names, rows, texts)
     space = room()
     shown = every

@@ -3,14 +3,13 @@
 import functools
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from sahool_dlq.cli.output import errors
-from sahool_dlq.jobs.redrive import known_group
-from sahool_dlq.redrive.choose.selection import CONDITIONS, EVERYTHING, Condition, Selection, moment
+from sahool_dlq.jobs.selecting import selected
+from sahool_dlq.redrive.choose.selection import CONDITIONS, EVERYTHING, Condition, Selection
 from sahool_dlq.settings import Settings
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -33,12 +32,7 @@ def selecting(
         @functools.wraps(function)
         def run(settings: Settings, **parameters: Any) -> Any:
             given = {name: parameters.pop(name) for name in (*CONDITIONS, "limit")}
-            now = datetime.now(UTC)
-            if given["group_id"]:
-                given["group_id"] = known_group(settings, given["group_id"])
-            for name in ("since", "until"):
-                given[name] = moment(given[name], now) if given[name] else None
-            return function(settings, selection=Selection(**given), **parameters)
+            return function(settings, selection=selected(settings, given), **parameters)
 
         command: Callable[..., Any] = run
         for flag in (most, *reversed(flags)):

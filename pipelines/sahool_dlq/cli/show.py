@@ -15,12 +15,11 @@ from sahool_dlq.analysis.report.advice import (
 )
 from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.analysis.report.trend import Trend
-from sahool_dlq.cli.groups import STATES, as_json
+from sahool_dlq.cli.groups import STATES
 from sahool_dlq.cli.output import cell, console, print_table, safe
 from sahool_dlq.cli.verb import Answer, known_lake, verb
 from sahool_dlq.deadletter.fingerprint.stack_trace import FrameRules, marked
-from sahool_dlq.jobs.case_history import case_history
-from sahool_dlq.jobs.lookup import find_failure, find_group
+from sahool_dlq.jobs.lookup import look_up
 from sahool_dlq.settings import Settings
 
 
@@ -34,21 +33,19 @@ def command(settings: Settings, id_: str) -> Answer[Any]:
     """
     now = datetime.now(UTC)
     known_lake(settings)
-    found = find_group(settings, id_, now)
-    failure = find_failure(settings, found[0]["sample_failure_id"] if found else id_)
-    history = case_history(settings, failure["failure_id"])
-    told = {"group": as_json(*found)} if found else {}
+    found = look_up(settings, id_, now)
+    failure, history, group = found.failure, found.history, found.group
 
     def show(_: object) -> None:
-        if found:
-            _print_group(*found, now)
-        _print_failure(failure, settings.rules.grouping.frames, is_alone=not found)
+        if group:
+            _print_group(group, found.trend, now)
+        _print_failure(failure, settings.rules.grouping.frames, is_alone=not group)
         _print_others(failure["also_said"])
         if history:
             print_table("History", ["at", "what", "by", "reason"], history)
-        _print_next(failure, found[0] if found else None)
+        _print_next(failure, group)
 
-    return Answer(told | {"failure": failure, "history": history}, show)
+    return Answer(found, show)
 
 
 def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -> None:

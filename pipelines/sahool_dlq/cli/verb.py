@@ -15,7 +15,8 @@ from sahool_dlq.cli.examples import EXAMPLES
 from sahool_dlq.cli.failing import fail
 from sahool_dlq.cli.output import print_json
 from sahool_dlq.errors import DLQError, UnknownNameError
-from sahool_dlq.settings import Settings, load_settings
+from sahool_dlq.jobs.known_lake import known_lake as known_lake  # for the verbs
+from sahool_dlq.settings import load_settings
 
 Report = TypeVar("Report")
 
@@ -95,18 +96,6 @@ class Verb(click.Command):
             with formatter.section("Examples"):
                 for line in examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
-
-
-def known_lake(settings: Settings) -> None:
-    """Raises UnknownNameError where there is no lake at all, rather than to call it empty."""
-    from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
-
-    lake = Lake(settings.lake)
-    if all(lake.version(name) is None for name in LAYOUTS):
-        raise UnknownNameError(
-            f"There is no lake at {lake.uri}: say where it is with --lake-uri or DLQ_LAKE_URI, or"
-            " run `dlq drain`, which makes it."
-        )
 
 
 def verb(function: Callable[..., Answer[Any] | None]) -> click.Command:

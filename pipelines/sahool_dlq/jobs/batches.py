@@ -5,7 +5,16 @@ from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.batches import Batch, BatchState, batches, find_batch, move
 from sahool_dlq.settings import Settings
 
-__all__ = ["approve", "cancel", "list_batches", "pause", "reject", "resume", "show_batch"]
+__all__ = [
+    "approve",
+    "cancel",
+    "list_batches",
+    "pause",
+    "reject",
+    "resume",
+    "services_of",
+    "show_batch",
+]
 
 
 def approve(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
@@ -50,6 +59,17 @@ def show_batch(settings: Settings, batch_id: str) -> Batch:
     """A batch, by the first digits of its id."""
     with open_postgres(settings) as connection:
         return find_batch(connection, batch_id)
+
+
+def services_of(settings: Settings, batch_id: str) -> list[str]:
+    """The services whose failures a batch redrives, sorted."""
+    with open_postgres(settings) as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT service(f) FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+            " WHERE r.batch_id = %s ORDER BY 1",
+            [batch_id],
+        )
+        return [name for (name,) in rows]
 
 
 def _move(

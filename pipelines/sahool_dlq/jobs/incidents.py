@@ -15,7 +15,7 @@ from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.sql import connect
 
-__all__ = ["find_incident", "list_incidents"]
+__all__ = ["chosen_incidents", "find_incident", "incident_as_dict", "list_incidents"]
 
 _BEFORE = timedelta(hours=24)
 """A version that began to run so long before an incident may be its cause."""
@@ -27,6 +27,19 @@ def list_incidents(settings: Settings, now: datetime, service: str | None = None
     if service is None:
         return incidents
     return incidents.filter(pl.col("services").str.split(", ").list.contains(service))
+
+
+def chosen_incidents(
+    settings: Settings, now: datetime, service: str | None = None, *, is_open: bool = False
+) -> list[dict[str, Any]]:
+    """The rows of `list_incidents`; with `is_open` those that last or have open failures."""
+    rows = list_incidents(settings, now, service).to_dicts()
+    return [r for r in rows if not is_open or r["until_at"] is None or r["open_count"]]
+
+
+def incident_as_dict(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the mart for JSON: its lists as lists."""
+    return row | {name: names(row[name]) for name in ("services", "groups", "causes")}
 
 
 def find_incident(settings: Settings, id_: str, now: datetime) -> Incident:

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,17 +14,28 @@ import duckdb
 import polars as pl
 
 from sahool_dlq.analysis.marts.views import create_views
+from sahool_dlq.analysis.report.advice import by_urgency, next_command
 from sahool_dlq.analysis.report.sections import printable_frames
 from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.analysis.report.trends import group_trends
 from sahool_dlq.errors import QueryError, UnknownNameError
 from sahool_dlq.jobs.care import with_care
+from sahool_dlq.jobs.case_history import case_history
 from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.sql import connect
 
-__all__ = ["failure_groups", "find_failure", "find_group", "samples"]
+__all__ = [
+    "Found",
+    "chosen_groups",
+    "failure_groups",
+    "find_failure",
+    "find_group",
+    "group_as_dict",
+    "look_up",
+    "samples",
+]
 
 _GROUP = re.compile(r"[0-9a-f]{1,16}")
 _SAID = (
@@ -31,6 +43,57 @@ _SAID = (
     *("error_type", "error_message", "original_data", "original_headers", "payload_encoding"),
 )
 """Columns that are equal in all dead letters of the same failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an id stands for: a group with its latest failure, or a failure."""
+
+    failure: dict[str, Any]
+    history: list[tuple[Any, ...]]
+    group: dict[str, Any] | None = None
+    trend: Trend | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        told = {"group": group_as_dict(self.group, self.trend)} if self.group else {}
+        return told | {"failure": self.failure, "history": self.history}
+
+
+def look_up(settings: Settings, id_: str, now: datetime) -> Found:
+    """The group, else the failure, with this id or these first digits.
+
+    Raises UnknownNameError if there is none, QueryError if there are several.
+    """
+    group, trend = find_group(settings, id_, now) or (None, None)
+    failure = find_failure(settings, group["sample_failure_id"] if group else id_)
+    return Found(failure, case_history(settings, failure["failure_id"]), group, trend)
+
+
+def chosen_groups(
+    settings: Settings,
+    now: datetime,
+    *,
+    state: str | None = None,
+    service: str | None = None,
+    owner: str | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, Trend]]:
+    """Groups as of `now`, the most urgent first, and trends by group; conditions leave some out."""
+    frame, trends = failure_groups(settings, now)
+    groups = [
+        row
+        for row in by_urgency(frame).to_dicts()
+        if (state is None or row["state"] == state)
+        and (service is None or service in (row["services"] or "").split(", "))
+        and (owner is None or owner == row["owner"])
+    ]
+    return groups, trends
+
+
+def group_as_dict(group: Mapping[str, Any], trend: Trend | None) -> dict[str, Any]:
+    """A group with what a terminal shows besides: trend and next command."""
+    counts = list(trend.counts) if trend else []
+    return {**group, "trend": counts, "next": next_command(group)}
 
 
 def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dict[str, Trend]]:

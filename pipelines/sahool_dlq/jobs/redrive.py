@@ -22,7 +22,7 @@ from sahool_dlq.connections import open_lock, open_nats, open_postgres
 from sahool_dlq.deadletter.cases import opening_and_nth
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
 from sahool_dlq.deadletter.replays import ReplayedEvent
-from sahool_dlq.errors import QueryError, RedriveError, UnknownNameError
+from sahool_dlq.errors import BusyError, QueryError, RedriveError, UnknownNameError
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.redrive.batches import Batch, find_batch, unfinished_batches
@@ -294,7 +294,7 @@ def store_batch(
         reason=settings.masked(order.reason),
     )
     most = settings.redrive_approval_count
-    needs_approval = order.trigger == "manual" and 0 < most < planned.count
+    is_large = order.trigger == "manual" and 0 < most < planned.count
     redactor = settings.redactor(settings.rules)
     shown = edit_of(order.patch).shown(redactor) if order.patch else None
     return freeze(
@@ -302,7 +302,7 @@ def store_batch(
         planned,
         selection,
         order,
-        needs_approval=needs_approval,
+        needs_approval=order.needs_approval or is_large,
         shown_patch=shown,
         replayed=replayed,
     )
@@ -341,7 +341,7 @@ def _one_redriver(settings: Settings) -> Iterator[Lock]:
     """Two redrives at once would continue each other's batches."""
     with open_lock(settings, "redrive") as lock:
         if not lock.take():
-            raise RedriveError(
+            raise BusyError(
                 f"Another redrive is running ({lock.held_by()}): try again when it has ended. "
                 "The next redrive also continues a batch that is already stored."
             )

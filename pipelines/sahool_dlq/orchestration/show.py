@@ -1,7 +1,7 @@
 """The output of a run: name and state, artifacts with constant keys (a history), events."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -25,6 +25,10 @@ DEAD_LETTERS = "dead-letters"
 
 INCIDENTS = "incidents"
 """The key of the page that shows what these groups are part of."""
+
+
+_MOST_RELATED = 90
+"""Prefect refuses an event with more than 100 related resources, and adds some itself."""
 
 
 def page_address() -> str:
@@ -70,8 +74,20 @@ async def markdown(key: str, text: str, description: str = "") -> UUID:
     return await made
 
 
-def happened(event: str, resource: str, name: str, payload: Mapping[str, Any]) -> None:
-    """An event for automations, about one of the platform's resources."""
+def happened(
+    event: str,
+    resource: str,
+    name: str,
+    payload: Mapping[str, Any],
+    *,
+    groups: Iterable[str] = (),
+    services: Iterable[str] = (),
+) -> None:
+    """An event for automations, about one of the platform's resources.
+
+    Failure groups and services that it is about are related resources, `dlq.group.<id>` and
+    `dlq.service.<name>`; as many as Prefect takes, services first.
+    """
     about = {"prefect.resource.id": resource, "prefect.resource.name": name}
     context = FlowRunContext.get()
     run = context.flow_run if context else None
@@ -80,6 +96,12 @@ def happened(event: str, resource: str, name: str, payload: Mapping[str, Any]) -
         if run
         else []
     )
+    about_too = [(f"dlq.service.{name}", "service") for name in dict.fromkeys(services)]
+    about_too += [(f"dlq.group.{name}", "group") for name in dict.fromkeys(groups)]
+    related += [
+        {"prefect.resource.id": id_, "prefect.resource.role": role}
+        for id_, role in about_too[:_MOST_RELATED]
+    ]
     emit_event(event, resource=about, related=related, payload=dict(payload))
 
 

@@ -140,6 +140,7 @@ class Order:
     own_copy: bool = (
         True  # publish the dead letter's copy if the events' stream no longer has the event
     )
+    needs_approval: bool = False  # whatever its size
 
     def __post_init__(self) -> None:
         if self.addressed_to is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 from sahool_dlq.deadletter.error_families import with_subclasses
 from sahool_dlq.deadletter.ids import is_uuid
-from sahool_dlq.errors import RedriveError
+from sahool_dlq.errors import SelectionError
 from sahool_dlq.redrive.choose.where import compile_where
 
 __all__ = [
@@ -136,13 +136,13 @@ class Selection:
     def condition(self) -> tuple[str, list[Any]]:
         """SQL over `failed_events f`, with its values.
 
-        Raises RedriveError for a selection of everything or an invalid id, QueryError for a
+        Raises SelectionError for a selection of everything or an invalid id, QueryError for a
         condition that is not valid.
         """
         conditions, values = self._conditions()
         if not conditions:
             *flags, last = (each.flag for each in CONDITIONS.values() if each.flag)
-            raise RedriveError(
+            raise SelectionError(
                 f"Say what to redrive or decide on: failure ids, {', '.join(flags)} or {last}."
             )
         if self.due_at is not None:
@@ -152,12 +152,16 @@ class Selection:
     def _conditions(self) -> tuple[list[str], list[Any]]:
         for failure in self.failure_ids:
             if not is_uuid(failure):
-                raise RedriveError(f"{failure!r} is not a failure id: `dlq show GROUP` shows ids.")
+                raise SelectionError(
+                    f"{failure!r} is not a failure id: `dlq show GROUP` shows ids."
+                )
         given = {name: getattr(self, name) for name in CONDITIONS}
         for name, value in given.items():
             if isinstance(value, str) and not value.strip():  # an unset variable of a script
                 empty = (CONDITIONS[name].flag or name).removeprefix("--")
-                raise RedriveError(f"An empty {empty} selects nothing: say which, or leave it out.")
+                raise SelectionError(
+                    f"An empty {empty} selects nothing: say which, or leave it out."
+                )
         given["failure_ids"] = list(self.failure_ids)
         given["error_types"] = with_subclasses(self.error_types)
         given["subject"] = self.subject and subject_pattern(self.subject)
@@ -180,10 +184,10 @@ CONDITIONS: dict[str, Condition] = {
 
 
 def subject_pattern(subject: str) -> str:
-    """A NATS filter as a regular expression of PostgreSQL; raises RedriveError if it is none."""
+    """A NATS filter as a regular expression of PostgreSQL; raises SelectionError if it is none."""
     tokens = subject.split(".")
     if any(not token for token in tokens) or ">" in tokens[:-1]:
-        raise RedriveError(
+        raise SelectionError(
             f"{subject[:100]!r} is not a subject or filter such as sahool.analysis.*."
         )
     parts = {"*": r"[^.]+", ">": r".+"}
@@ -203,7 +207,7 @@ def duration(text: str) -> timedelta | None:
 def moment(text: str, now: datetime) -> datetime:
     """`24h`, `7d` or `30m` ago, or an ISO 8601 time, which is UTC by default.
 
-    Raises RedriveError for anything else.
+    Raises SelectionError for anything else.
     """
     try:
         ago = duration(text)
@@ -211,7 +215,7 @@ def moment(text: str, now: datetime) -> datetime:
             return now - ago
         value = datetime.fromisoformat(text.strip())
     except (ValueError, OverflowError):
-        raise RedriveError(
+        raise SelectionError(
             f"{text[:40]!r} is not a time: write 24h, 7d, or 2026-03-01T12:00:00Z."
         ) from None
     return value if value.tzinfo else value.replace(tzinfo=UTC)

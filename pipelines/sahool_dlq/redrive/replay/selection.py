@@ -12,7 +12,7 @@ from nats.js.api import ConsumerInfo, RetentionPolicy
 from nats.js.errors import NotFoundError
 
 from sahool_dlq.deadletter.subjects import matches
-from sahool_dlq.errors import RedriveError, UnknownNameError
+from sahool_dlq.errors import RedriveError, SelectionError, UnknownNameError
 from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.jetstream.incoming import stream_names
 from sahool_dlq.redrive.choose.selection import Selection, moment, subject_pattern
@@ -39,7 +39,7 @@ _SEQUENCE = re.compile(r"seq:\s*(\d{1,18})", re.IGNORECASE)
 class ReplaySelection:
     """Events that a consumer has handled; all given conditions must hold.
 
-    Raises RedriveError without any condition, or for a subject that is no filter.
+    Raises SelectionError without any condition, or for a subject that is no filter.
     """
 
     consumer: str  # a durable name, or STREAM/CONSUMER
@@ -53,11 +53,13 @@ class ReplaySelection:
         for name in ("consumer", "subject", "where"):
             value = getattr(self, name)
             if value is not None and not value.strip():  # an unset variable of a script
-                raise RedriveError(f"An empty {name} selects nothing: say which, or leave it out.")
+                raise SelectionError(
+                    f"An empty {name} selects nothing: say which, or leave it out."
+                )
         if self.subject is not None:
             subject_pattern(self.subject)
         if not any([self.since, self.until, self.subject, self.where]):
-            raise RedriveError("Say what to replay: --since, --until, --subject or --where.")
+            raise SelectionError("Say what to replay: --since, --until, --subject or --where.")
 
     def as_json(self) -> dict[str, Any]:
         """The given conditions."""
@@ -101,14 +103,14 @@ def _is_before(limit: Position | None, sequence: int, stored_at: datetime) -> bo
 def stream_position(text: str, now: datetime) -> Position:
     """`24h`, `7d` or an ISO 8601 time as `moment` reads them, or a sequence: `seq:120000`.
 
-    Raises RedriveError for anything else.
+    Raises SelectionError for anything else.
     """
     if found := _SEQUENCE.fullmatch(text.strip()):
         return int(found[1])
     try:
         return moment(text, now)
     except RedriveError as error:
-        raise RedriveError(f"{str(error).removesuffix('.')}, or seq:120000.") from None
+        raise SelectionError(f"{str(error).removesuffix('.')}, or seq:120000.") from None
 
 
 async def find_consumer(js: JetStreamContext, name: str, events_stream: str) -> ConsumerInfo:
@@ -127,7 +129,7 @@ async def find_consumer(js: JetStreamContext, name: str, events_stream: str) -> 
         )
     if len(found) > 1:
         ways = " or ".join(f"{each.stream_name}/{each.name}" for each in found)
-        raise RedriveError(f"Several streams have a consumer {name}: write {ways}.")
+        raise SelectionError(f"Several streams have a consumer {name}: write {ways}.")
     config = (await js.stream_info(found[0].stream_name)).config
     if config.retention not in (None, RetentionPolicy.LIMITS):
         raise RedriveError(

@@ -1,13 +1,17 @@
 """The audit: who did what to which failures, why, and with which result. Rows are only added."""
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-__all__ = ["audit", "audited"]
+__all__ = ["CHANNEL", "audit", "audited"]
+
+CHANNEL: ContextVar[str | None] = ContextVar("channel", default=None)
+"""How an actor came here, for the detail of each row: http, mcp; None for the command and flows."""
 
 
 def audit(
@@ -21,10 +25,12 @@ def audit(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Add a row, in the caller's transaction if there is one. `detail` must be redacted."""
+    channel = CHANNEL.get()
+    told = {**(detail or {}), **({"channel": channel} if channel else {})}
     connection.execute(
         "INSERT INTO audit_log (actor, action, reason, batch_id, failure_ids, detail)"
         " VALUES (%s, %s, %s, %s, %s::uuid[], %s)",
-        [actor, action, reason, batch_id, list(failure_ids), Jsonb(dict(detail or {}))],
+        [actor, action, reason, batch_id, list(failure_ids), Jsonb(told)],
     )
 
 

@@ -1,0 +1,1 @@
+"""The jobs for other programs: over HTTP (`dlq serve`) and for language models (`dlq mcp`)."""
