@@ -27,7 +27,7 @@ setup: .venv/.ready  ## make .venv with the locked versions (wheels only)
 	echo "Ready: make up, or source .venv/bin/activate and dlq --help"
 	@touch $@
 
-demo: setup  ## the whole story once, on servers of its own
+demo: setup  ## the whole story once, on servers of its own; ARGS=--secured: with TLS and a user per role
 	@$(BIN)/dlq demo $(ARGS)
 
 up: setup  ## servers, Prefect UI and scheduled flows until Ctrl-C, with live failures unless DLQ_NATS_URL or DLQ_POSTGRES_DSN is set

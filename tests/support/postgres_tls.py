@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from sahool_dlq.demo.certificates import Authority
 from sahool_dlq.embedded import PostgresServer
-from support.certificates import Authority
 
 _INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))  # as Debian has them
 TLS_BIN = _INSTALLED[-1].parent if _INSTALLED else None

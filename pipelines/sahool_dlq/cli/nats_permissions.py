@@ -1,6 +1,5 @@
 """`dlq nats-permissions`."""
 
-import json
 import re
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from sahool_dlq.jetstream.grants import (
     ROLES,
     Consumption,
     Grants,
+    as_block,
     grants_of_role,
     grants_of_service,
 )
@@ -92,25 +92,3 @@ def _where_the_api_is(grants: Grants, access: Access) -> Grants:
         return subject.replace("$JS.ACK._.", f"$JS.ACK.{access.jetstream_domain or '_'}.")
 
     return replace(grants, publish=tuple(map(there, grants.publish)))
-
-
-def as_block(grants: Grants) -> str:
-    """A user for `authorization { users: [ … ] }` of a server; its password is a variable."""
-    variable = re.sub(r"[^A-Z0-9]", "_", grants.user.upper())
-    return "\n".join(
-        [
-            "{",
-            f"  user: {_quoted(grants.user)}, password: $NATS_{variable}_PASSWORD",
-            "  permissions: {",
-            "    publish: [",
-            *(f"      {_quoted(each)}" for each in grants.publish),
-            "    ]",
-            f"    subscribe: [{', '.join(map(_quoted, grants.subscribe))}]",
-            "  }",
-            "}",
-        ]
-    )
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

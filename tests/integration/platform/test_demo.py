@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def demo(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
@@ -18,12 +20,14 @@ def demo(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_the_demo_is_sound_and_leaves_no_process(tmp_path: Path) -> None:
-    done = demo(tmp_path, "--events", "600", "--json")
+@pytest.mark.parametrize("how", [[], ["--secured"]], ids=["plain", "secured"])
+def test_the_demo_is_sound_and_leaves_no_process(how: list[str], tmp_path: Path) -> None:
+    done = demo(tmp_path, "--events", "600", "--json", *how)
     assert done.returncode == 0, done.stderr
     story = json.loads(done.stdout)
     assert story["published"] == 600
-    assert [check["name"] for check in story["checks"] if not check["is_met"]] == []
+    assert [check for check in story["checks"] if not check["is_met"]] == []
+    assert len(story["checks"]) == (9 if how else 7)
     assert story["flows"]["drain-dlq"].startswith("Drained ")
     groups = {group["error_class"] for group in story["report"]["failure_groups"]}
     assert groups == {

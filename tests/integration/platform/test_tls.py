@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from test_dlq_monitor import monitor
 
+from sahool_dlq.demo.certificates import Authority
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.embedded.server import HOST, free_port
 from sahool_dlq.errors import ServerUnavailableError
@@ -19,7 +20,6 @@ from sahool_dlq.jetstream.connection import connect_service, connected, disconne
 from sahool_dlq.jetstream.streams import ensure_streams
 from sahool_dlq.settings import Settings
 from support import servers
-from support.certificates import Authority
 from support.consumer_log import until
 from support.platform_log import failures, letter, publish
 
