@@ -192,6 +192,7 @@ async def test_a_service_says_why_it_is_away_and_comes_back_with_the_certificate
         await disconnect(client)
     said = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert len([each for each in said if words in each.message]) == 1
+    assert [each.message for each in said if each.name == "asyncio"] == []
 
 
 async def _is(value: bool) -> bool:
