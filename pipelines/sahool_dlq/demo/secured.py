@@ -42,7 +42,7 @@ OWNER, WORKER, OBSERVER = "owner", "worker", "observer"
 """Logins of PostgreSQL, besides the reader."""
 _OWNERS = {PLATFORM: OWNER, PREFECT: "prefect", FARM: "farmer"}
 _MEMBERS = {
-    WORKER: ("dlq_redriver",),
+    WORKER: ("dlq_redriver", "dlq_alerts"),
     READER: ("dlq_analyst", "dlq_payloads"),
     OBSERVER: ("dlq_analyst",),
 }

@@ -46,6 +46,7 @@ from sahool_dlq.stores.lake.lake import Lake
 _SETTLE_SECONDS = 60
 _PUBLISHED_AT_ONCE = 64
 _MARKER = ".dlq-demo"
+_OTHER_FLOWS = ("alert", "maintain-lake", "verify", "watch-runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,10 @@ async def tell(home: Path, count: int, seed: int, say: Say, *, is_secured: bool 
                 await chapters.play(
                     "redrive-transient", f"redrive-transient, with {MENDED_VERSION}"
                 )
+            if is_secured:
+                say("Other scheduled flows, with the rights of the worker")
+                for name in _OTHER_FLOWS:
+                    await chapters.play(name)
             say("Services stopped; draining what they said last")
             await chapters.play("drain-dlq", "last drain-dlq")
             await chapters.play("build-marts", "last build-marts")

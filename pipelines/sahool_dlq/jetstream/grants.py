@@ -6,6 +6,7 @@ service.
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,18 @@ def as_block(grants: Grants) -> str:
             "  }",
             "}",
         ]
+    )
+
+
+def as_nsc(grants: Grants) -> str:
+    """The command of nsc that adds the user to the account that is selected."""
+
+    def listed(subjects: Iterable[str]) -> str:  # nsc reads a line of CSV
+        return shlex.quote(",".join(f'"{each}"' if "," in each else each for each in subjects))
+
+    return (
+        f"nsc add user {shlex.quote(grants.user)} \\\n  --allow-pub {listed(grants.publish)} \\\n"
+        f"  --allow-sub {listed(grants.subscribe)}"
     )
 
 
