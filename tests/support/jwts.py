@@ -5,6 +5,7 @@ import binascii
 import json
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,7 +28,14 @@ class Key:
         self.public = _encoded(bytes([number]) + self._key.public_key().public_bytes_raw())
         self.seed = _encoded(bytes([_SEED | number >> 5, (number & 31) << 3]) + raw)
 
-    def token(self, of: "Key", name: str, kind: str, seconds: float | None = None) -> str:
+    def token(
+        self,
+        of: "Key",
+        name: str,
+        kind: str,
+        seconds: float | None = None,
+        permissions: dict[str, Any] | None = None,
+    ) -> str:
         """The JWT of another key, signed by this one."""
         nats: dict[str, object] = {"type": kind, "version": 2}
         if kind == "account":
@@ -35,7 +43,7 @@ class Key:
             limits = {"mem_storage": size, "disk_storage": size, "streams": size, "consumer": size}
             nats["limits"] = {"subs": -1, "data": -1, "payload": -1, "conn": -1, **limits}
         elif kind == "user":
-            nats |= {"subs": -1, "data": -1, "payload": -1}
+            nats |= {"subs": -1, "data": -1, "payload": -1, **(permissions or {})}
         now = int(time.time())
         claims: dict[str, Any] = {"jti": name, "iat": now, "iss": self.public, "name": name}
         claims |= {"sub": of.public, "nats": nats}
@@ -67,9 +75,22 @@ class Operator:
             f"system_account: {self._system.public}\nresolver_preload: {{ {', '.join(known)} }}"
         )
 
-    def user(self, user: Key, name: str, seconds: float | None = None) -> str:
-        """A user's JWT, valid for so many seconds, or without limit."""
-        return self.account.token(user, name, "user", seconds)
+    def user(
+        self,
+        user: Key,
+        name: str,
+        seconds: float | None = None,
+        *,
+        publish: Sequence[str] = (),
+        subscribe: Sequence[str] = (),
+    ) -> str:
+        """A user's JWT, valid for so many seconds, or without limit.
+
+        With `publish` or `subscribe`, it may use these subjects only.
+        """
+        allowed = {"pub": {"allow": list(publish)}, "sub": {"allow": list(subscribe)}}
+        permissions = allowed if publish or subscribe else None
+        return self.account.token(user, name, "user", seconds, permissions)
 
 
 def creds(jwt: str, seed: str) -> str:

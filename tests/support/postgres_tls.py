@@ -1,4 +1,7 @@
-"""A PostgreSQL with TLS, if one is installed: the one of the wheel has no TLS."""
+"""A PostgreSQL with TLS: the one that the tests are given, or an installed one.
+
+The one of the wheel has no TLS.
+"""
 
 import os
 import shutil
@@ -8,11 +11,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from sahool_dlq.demo.certificates import Authority
 from sahool_dlq.embedded import PostgresServer
-from support.certificates import Authority
+from support.servers import POSTGRES_BIN
 
 _INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))  # as Debian has them
-TLS_BIN = _INSTALLED[-1].parent if _INSTALLED else None
+TLS_BIN = POSTGRES_BIN or (_INSTALLED[-1].parent if _INSTALLED else None)
 needs_tls = pytest.mark.skipif(
     TLS_BIN is None, reason="no PostgreSQL with TLS is installed (Debian has it as a package)"
 )

@@ -24,7 +24,7 @@ NEW_ACKS = "feature_flags: { js_ack_fc_v2: true }"  # nats-server 2.14 and newer
 
 def _bin_dir(name: str) -> Path | None:
     named = os.environ.get(name)
-    return Path(named) if named else None
+    return Path(named).absolute() if named else None
 
 
 NATS_BIN = _bin_dir("DLQ_TEST_NATS_BIN")

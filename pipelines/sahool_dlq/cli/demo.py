@@ -24,7 +24,13 @@ _EXAMPLE = "SELECT error_class, count(*) FROM failures GROUP BY 1"
     help="events to publish",
 )
 @click.option("--seed", default=7, show_default=True, help="of the events")
-def command(settings: Settings, events: int, seed: int) -> Answer[Story]:
+@click.option(
+    "--secured",
+    "is_secured",
+    is_flag=True,
+    help="with TLS, and for each part its own users of NATS and PostgreSQL with least rights",
+)
+def command(settings: Settings, events: int, seed: int, is_secured: bool) -> Answer[Story]:
     """Run a complete example on its own servers, then check that nothing was lost.
 
     Six services fail for real reasons; Prefect flows drain, analyse and redrive. A bug is
@@ -36,7 +42,8 @@ def command(settings: Settings, events: int, seed: int) -> Answer[Story]:
     def say(text: str) -> None:
         errors.print(f"[dim]{time.monotonic() - started:5.1f} s[/dim]  {text}", soft_wrap=True)
 
-    story = asyncio.run(tell((settings.home / "demo").absolute(), events, seed, say))
+    home = (settings.home / "demo").absolute()
+    story = asyncio.run(tell(home, events, seed, say, is_secured=is_secured))
     return Answer(story, _show, status=0 if story.is_sound else 1)
 
 

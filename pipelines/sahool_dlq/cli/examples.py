@@ -63,7 +63,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq incident 20260302-11 --postmortem > post-mortem.md",
     ),
     "deploys": ("dlq deploys", "dlq deploys --service tiles --json"),
-    "policy": ("dlq policy", "dlq policy --group 1f0c", "dlq policy backtest --worth 0.3"),
+    "policy": (
+        "dlq policy",
+        "dlq policy --group 1f0c",
+        "dlq policy backtest --worth 0.3",
+        "dlq policy run",
+    ),
     "audit": ("dlq audit", "dlq audit --action redrive --limit 10"),
     "redrive": (
         "dlq redrive --group 1f0c --dry-run",

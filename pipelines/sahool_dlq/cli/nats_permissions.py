@@ -1,6 +1,5 @@
 """`dlq nats-permissions`."""
 
-import json
 import re
 from dataclasses import replace
 
@@ -13,6 +12,8 @@ from sahool_dlq.jetstream.grants import (
     ROLES,
     Consumption,
     Grants,
+    as_block,
+    as_nsc,
     grants_of_role,
     grants_of_service,
 )
@@ -40,6 +41,7 @@ _FILTER = re.compile(r"""[^\s."'\\]+(\.[^\s."'\\]+)*""")
     help="its dead letters go to their own subject, as with this option of its configuration",
 )
 @click.option("--user", help="name of the user [the service's]")
+@click.option("--nsc", "is_nsc", is_flag=True, help="print the command of nsc, for users with JWTs")
 def command(
     settings: Settings,
     service: str | None,
@@ -49,6 +51,7 @@ def command(
     publishes: tuple[str, ...],
     is_dlq_own: bool,
     user: str | None,
+    is_nsc: bool,
 ) -> Answer[Grants]:
     """Print the least permissions of a NATS user, as a block of the server's configuration.
 
@@ -81,7 +84,7 @@ def command(
         ]
         grants = grants_of_service(names, name, of_service, publishes, user, is_dlq_own=is_dlq_own)
     grants = _where_the_api_is(grants, settings.access)
-    return Answer(grants, lambda _: click.echo(as_block(grants)))
+    return Answer(grants, lambda _: click.echo((as_nsc if is_nsc else as_block)(grants)))
 
 
 def _where_the_api_is(grants: Grants, access: Access) -> Grants:
@@ -92,25 +95,3 @@ def _where_the_api_is(grants: Grants, access: Access) -> Grants:
         return subject.replace("$JS.ACK._.", f"$JS.ACK.{access.jetstream_domain or '_'}.")
 
     return replace(grants, publish=tuple(map(there, grants.publish)))
-
-
-def as_block(grants: Grants) -> str:
-    """A user for `authorization { users: [ … ] }` of a server; its password is a variable."""
-    variable = re.sub(r"[^A-Z0-9]", "_", grants.user.upper())
-    return "\n".join(
-        [
-            "{",
-            f"  user: {_quoted(grants.user)}, password: $NATS_{variable}_PASSWORD",
-            "  permissions: {",
-            "    publish: [",
-            *(f"      {_quoted(each)}" for each in grants.publish),
-            "    ]",
-            f"    subscribe: [{', '.join(map(_quoted, grants.subscribe))}]",
-            "  }",
-            "}",
-        ]
-    )
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

@@ -6,6 +6,7 @@ from textwrap import shorten
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.cli.output import console, print_table, safe
 from sahool_dlq.deadletter.replays import REPLAY
+from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.edit.preview import EditPreview
 from sahool_dlq.redrive.preview import Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
@@ -168,6 +169,16 @@ def reach_facts(reached: Reached, then: str = "") -> list[str]:
         for doubt, count in reached.doubts
     ]
     return facts
+
+
+def abortion(report: RedriveReport) -> RedriveError | None:
+    """The error of a batch that aborted itself."""
+    if report.state != "aborted":
+        return None
+    return RedriveError(
+        f"The batch {report.batch_id} was aborted because a group was stopped: find the cause"
+        " before the next redrive."
+    )
 
 
 def print_report(report: RedriveReport) -> None:

@@ -1,5 +1,6 @@
 """`dlq policy`."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -7,24 +8,28 @@ from typing import Any
 import click
 
 from sahool_dlq.cli.output import console, print_table
-from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.cli.plan import abortion, print_report
+from sahool_dlq.cli.verb import BY, Answer, verb
 from sahool_dlq.jobs.redrive import (
     backtest_policy,
     explain_policy,
     known_group,
     transient_selection,
 )
-from sahool_dlq.jobs.schedule import explain_versions
+from sahool_dlq.jobs.schedule import explain_versions, redrive_scheduled
 from sahool_dlq.redrive.choose.backtest import BacktestReport
 from sahool_dlq.redrive.choose.policy import Policy, Verdict
 from sahool_dlq.redrive.choose.schedule import Judged, Pending, policy_of
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.choose.versions import Standing
+from sahool_dlq.redrive.publish.ramp import RedriveReport
 from sahool_dlq.settings import Settings
 
 
 @verb
-@click.argument("action", type=click.Choice(["show", "backtest"]), default="show", required=False)
+@click.argument(
+    "action", type=click.Choice(["show", "backtest", "run"]), default="show", required=False
+)
 @click.option("--group", "group_id", help="show: only this failure group, of any error type")
 @click.option("--all", "is_all", is_flag=True, help="show: every type, not only transient ones")
 @click.option(
@@ -32,6 +37,7 @@ from sahool_dlq.settings import Settings
 )
 @click.option("--confidence", type=click.FloatRange(0, 1), help="required probability of that rate")
 @click.option("--half-life-days", type=click.FloatRange(0, min_open=True), help="of an outcome")
+@BY
 def command(
     settings: Settings,
     action: str,
@@ -40,12 +46,18 @@ def command(
     worth: float | None,
     confidence: float | None,
     half_life_days: float | None,
+    by: str,
 ) -> Answer[Any]:
     """Show what the scheduled redrive does with each group, and why.
 
     show: pending failures by group and attempt, and whether they would be redriven. backtest: what
-    this policy, or one with other numbers, would have done with past redrives.
+    this policy, or one with other numbers, would have done with past redrives. run: redrive what is
+    due now, as the flow redrive-transient does; the exit status is 1 if a group was stopped.
     """
+    if action == "run":
+        if group_id or is_all or worth or confidence or half_life_days:
+            raise click.UsageError("run follows the settings: only --by goes with it.")
+        return _run(settings, by)
     policy = _changed(policy_of(settings), worth, confidence, half_life_days)
     if action == "backtest":
         return Answer(backtest_policy(settings, policy), _print_backtest)
@@ -66,6 +78,19 @@ def command(
         "versions": [_version_as_dict(*each) for each in tried],
     }
     return Answer(told, lambda _: _print(found, tried))
+
+
+def _run(settings: Settings, by: str) -> Answer[list[RedriveReport]]:
+    running = redrive_scheduled(settings, requested_by=by, reason="scheduled redrive")
+    reports = asyncio.run(running)
+
+    def show(_: object) -> None:
+        for report in reports:
+            print_report(report)
+        if not reports:
+            console.print("Nothing to redrive: see dlq policy.")
+
+    return Answer(reports, show, error=next(filter(None, map(abortion, reports)), None))
 
 
 def _changed(

@@ -12,7 +12,13 @@ import click
 
 from sahool_dlq.cli.elsewhere import copied_elsewhere
 from sahool_dlq.cli.output import console, progress
-from sahool_dlq.cli.plan import LIMIT_REACHED, print_plan, print_report, unreached_facts
+from sahool_dlq.cli.plan import (
+    LIMIT_REACHED,
+    abortion,
+    print_plan,
+    print_report,
+    unreached_facts,
+)
 from sahool_dlq.cli.selecting import is_agreed, selecting
 from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
 from sahool_dlq.errors import RedriveError
@@ -177,11 +183,7 @@ def carried_out(settings: Settings, batch_id: str, by: str, note: str = "") -> A
         if note:
             console.print(note, soft_wrap=True)
 
-    aborted = RedriveError(
-        f"The batch {report.batch_id} was aborted because a group was stopped: find the cause"
-        f" before the next redrive."
-    )
-    return Answer(report, show, error=aborted if report.state == "aborted" else None)
+    return Answer(report, show, error=abortion(report))
 
 
 def _interrupted(settings: Settings, batch_id: str, by: str) -> RedriveReport:

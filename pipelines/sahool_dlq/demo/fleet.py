@@ -4,35 +4,43 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
-from sahool_dlq.demo.services import CREATE_TABLES
+from sahool_dlq.demo.services import CREATE_TABLES, SERVICES
 from sahool_dlq.demo.upstreams import Upstreams
 from sahool_dlq.demo.working_copy import check_out
 from sahool_dlq.embedded.private import write_private
 from sahool_dlq.embedded.process import GuardedProcess
-from sahool_dlq.jetstream.address import Server, revealed
 
 FLEET_LOG = "fleet.log"
 
 
-@contextmanager
-def fleet(
-    home: Path, nats_url: Server, farm_dsn: str, upstreams: Upstreams
-) -> Iterator[GuardedProcess]:
-    """Run the services against these upstreams; `farm_dsn` is the billing service's database."""
+def make_tables(farm_dsn: str) -> None:
+    """Create the tables of the billing service if they are missing, as their owner."""
     with psycopg.connect(farm_dsn, autocommit=True) as connection:
         connection.execute(CREATE_TABLES)
+
+
+@contextmanager
+def fleet(
+    home: Path, access: Mapping[str, Mapping[str, Any]], farm_dsn: str, upstreams: Upstreams
+) -> Iterator[GuardedProcess]:
+    """Run the services against these upstreams.
+
+    `access` says how each connects to NATS; `farm_dsn` is the database of the billing service,
+    with its tables.
+    """
     config = home / "fleet.json"
     write_private(
         config,
         json.dumps(
             {
-                "nats_url": revealed(nats_url),
+                "nats": {service: access[service] for service in SERVICES},
                 "postgres_dsn": farm_dsn,
                 "tiles": upstreams.tiles,
                 "forecasts": upstreams.forecasts,

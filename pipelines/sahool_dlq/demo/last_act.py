@@ -4,19 +4,18 @@ Nobody types an id: the handler says which group it is, the new version which fa
 """
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nats.js.errors import NotFoundError
-
 from sahool_dlq.connections import open_nats
 from sahool_dlq.demo.working_copy import HANDLER, MENDED_VERSION, mend
 from sahool_dlq.errors import DLQError
+from sahool_dlq.jetstream.latest import latest_messages
 from sahool_dlq.jobs.deploys import Deploy, list_deploys
 from sahool_dlq.jobs.trial import Trial, try_handler
 from sahool_dlq.reproduce.words import group_line, summary
@@ -51,12 +50,11 @@ async def deployed(settings: Settings) -> None:
     subject = settings.subjects.total(SERVICE, SERVICE)
     deadline = time.monotonic() + _START_SECONDS
     async with open_nats(settings, "dlq demo") as client:
-        js = client.jetstream()
         while time.monotonic() < deadline:
-            with contextlib.suppress(NotFoundError):
-                message = await js.get_last_msg(settings.totals_stream, subject)
-                if json.loads(message.data or b"{}").get("consumer_version") == MENDED_VERSION:
-                    return
+            async with aclosing(latest_messages(client, settings.totals_stream, subject)) as latest:
+                versions = [json.loads(each.data).get("consumer_version") async for each in latest]
+            if MENDED_VERSION in versions:
+                return
             await asyncio.sleep(0.1)
     raise DLQError(f"{SERVICE} did not start in {MENDED_VERSION} in {_START_SECONDS} s.")
 

@@ -3,17 +3,19 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
-from sahool_dlq.demo.fleet import fleet
+from sahool_dlq.demo.fleet import fleet, make_tables
 from sahool_dlq.demo.opening import Opening
+from sahool_dlq.demo.services import SERVICES
 from sahool_dlq.demo.traffic import events, gateway, publish
 from sahool_dlq.demo.upstreams import Upstreams
 from sahool_dlq.demo.watching import watch
-from sahool_dlq.jetstream.address import Server
+from sahool_dlq.jetstream.address import revealed, split_servers
 from sahool_dlq.settings import Settings
 
 __all__ = ["live"]
@@ -40,18 +42,20 @@ async def live(
     `speed` times as fast.
     """
     async with Upstreams() as upstreams:
-        with fleet(home, settings.nats_url, farm_dsn, upstreams) as services:
+        access = {"servers": [revealed(each) for each in split_servers(settings.nats_url)]}
+        make_tables(farm_dsn)
+        with fleet(home, dict.fromkeys(SERVICES, access), farm_dsn, upstreams) as services:
             opening = Opening(settings, say, start_run)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_traffic(settings.nats_url, farm_dsn, speed))
+                tasks.create_task(_traffic(access, farm_dsn, speed))
                 tasks.create_task(_weather(upstreams, opening, say, speed))
                 tasks.create_task(watch(home, settings, services, say))
                 tasks.create_task(opening.play())
 
 
-async def _traffic(url: Server, farm_dsn: str, speed: float) -> None:
+async def _traffic(access: Mapping[str, Any], farm_dsn: str, speed: float) -> None:
     rng = random.Random()  # noqa: S311  (events of a demo)
-    async with gateway(url) as publisher:
+    async with gateway(access) as publisher:
         while True:
             try:
                 numbers = await _take_numbers(farm_dsn)

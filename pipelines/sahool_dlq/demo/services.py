@@ -21,7 +21,6 @@ from sahool_dlq.demo.upstreams import ask
 from sahool_dlq.demo.working_copy import load
 from sahool_dlq.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
 from sahool_dlq.events.subscription import Handler
-from sahool_dlq.jetstream.address import shown, split_servers
 
 CREATE_TABLES = """
 CREATE TABLE IF NOT EXISTS invoices (
@@ -39,7 +38,7 @@ class Alert(BaseModel):
 
 
 class Fleet:
-    """The handlers; `config` has nats_url, postgres_dsn, tiles, forecasts, sensors and
+    """The handlers; `config` has nats, postgres_dsn, tiles, forecasts, sensors and
     working_copy.
     """
 
@@ -112,11 +111,11 @@ async def run(config: dict[str, Any]) -> None:
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    servers, consumers = split_servers(config["nats_url"]), []
+    consumers = []
     for service, handler in fleet.handlers().items():
         consumer = NATSConsumer(
             NATSConsumerConfig(
-                servers=servers,
+                **config["nats"][service],
                 name=service,
                 version=fleet.versions.get(service, agronomy.VERSION),
                 consumer_name=service,
@@ -127,7 +126,7 @@ async def run(config: dict[str, Any]) -> None:
             )
         )
         if not await consumer.connect():
-            raise SystemExit(f"{service} cannot reach NATS at {shown(servers)}.")
+            raise SystemExit(f"{service} cannot connect to NATS; the reason is above.")
         await consumer.subscribe(handler, subject=f"sahool.{SERVICES[service]}")
         consumer.start_in_background()
         consumers.append(consumer)

@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,23 +26,27 @@ from sahool_dlq.connections import find_log, open_nats, open_postgres
 from sahool_dlq.demo.checks import Check, check_all
 from sahool_dlq.demo.fleet import fleet
 from sahool_dlq.demo.last_act import deployed, deploys, reproduce_and_mend
+from sahool_dlq.demo.platform import open_servers
+from sahool_dlq.demo.rights import check_rights
+from sahool_dlq.demo.secured import open_secured_servers
 from sahool_dlq.demo.services import SERVICES
-from sahool_dlq.demo.traffic import events, gateway, publish
+from sahool_dlq.demo.traffic import GATEWAY, events, gateway, publish
 from sahool_dlq.demo.upstreams import Upstreams
 from sahool_dlq.demo.working_copy import MENDED_VERSION, check_out
-from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
+from sahool_dlq.embedded import PrefectServer
 from sahool_dlq.errors import DLQError
 from sahool_dlq.jobs.deploys import Deploy
 from sahool_dlq.jobs.drain import migrate_all
 from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.report import Report, make_report
-from sahool_dlq.settings import Settings, environment_of, load_settings
+from sahool_dlq.settings import Settings, environment_of
 from sahool_dlq.sqlfiles import sql_folder
 from sahool_dlq.stores.lake.lake import Lake
 
 _SETTLE_SECONDS = 60
 _PUBLISHED_AT_ONCE = 64
 _MARKER = ".dlq-demo"
+_OTHER_FLOWS = ("alert", "maintain-lake", "verify", "watch-runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,64 +85,60 @@ class Story:
 Say = Callable[[str], None]
 
 
-async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
+async def tell(home: Path, count: int, seed: int, say: Say, *, is_secured: bool = False) -> Story:
     """Run the demo with `count` events in `home`, which is emptied first.
 
+    With `is_secured`, connections to NATS use TLS, and each part has its own login and rights.
     Raises DLQError if a server cannot be started or a step takes too long.
     """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        say("Starting NATS and PostgreSQL")
+        say("Starting NATS and PostgreSQL" + (", with logins for each part" if is_secured else ""))
         _empty(home)
-        nats_server = stack.enter_context(NatsServer(home))
-        postgres = stack.enter_context(PostgresServer(home))
-        # Below a private home root's data are elsewhere, so emptying home does not reach them.
-        stack.callback(postgres.remove)
-        dsns = {name: _fresh(postgres, name) for name in ("dlq", "prefect", "farm")}
-        settings = load_settings(
-            home=home,
-            nats_url=nats_server.url,
-            postgres_dsn=dsns["dlq"],
-            lake_uri=str(home / "lake"),
-            redrive_timeout_seconds=20,
-            redrive_floor_per_second=50,
-            redrive_delay_seconds=0,
-        )
-        await migrate_all(settings)
-        prefect = PrefectServer(home, database_dsn=dsns["prefect"])
+        platform = stack.enter_context((open_secured_servers if is_secured else open_servers)(home))
+        observer = platform.observer
+        await migrate_all(platform.operator)
+        prefect = PrefectServer(home, database_dsn=platform.prefect_dsn)
         stack.callback(prefect.stop)
         starting = asyncio.create_task(asyncio.to_thread(prefect.start))
         async with Upstreams() as upstreams:
-            with fleet(home, settings.nats_url, dsns["farm"], upstreams):
+            with fleet(home, platform.services, platform.farm_dsn, upstreams):
                 try:
                     say(f"Six services at work; publishing {count:,} events")
-                    published = await _publish(settings, count, seed)
+                    published = await _publish(platform.services[GATEWAY], count, seed)
                     say("Waiting for the services to finish, retry and give up")
-                    await _settled(settings, len(published))
+                    await _settled(observer, len(published))
                 finally:
                     say("Starting Prefect")
                     await starting
-                stack.enter_context(_environment(settings, prefect))
+                stack.enter_context(_environment(platform.worker, prefect))
                 chapters = _Chapters(say)
                 await chapters.play("drain-dlq")
                 await chapters.play("build-marts")
                 say("The tile server is quick again, the forecast service is back")
                 await upstreams.heal()
                 await chapters.play("redrive-transient")
-                trials = await reproduce_and_mend(settings, check_out(home), say)
+                trials = await reproduce_and_mend(platform.reader, check_out(home), say)
             say(f"The services start again, yield-service in {MENDED_VERSION}")
-            with fleet(home, settings.nats_url, dsns["farm"], upstreams):
-                await deployed(settings)
+            with fleet(home, platform.services, platform.farm_dsn, upstreams):
+                await deployed(observer)
                 await chapters.play("drain-dlq", f"drain-dlq, with {MENDED_VERSION}")
                 await chapters.play(
                     "redrive-transient", f"redrive-transient, with {MENDED_VERSION}"
                 )
+            if is_secured:
+                say("Other scheduled flows, with the rights of the worker")
+                for name in _OTHER_FLOWS:
+                    await chapters.play(name)
             say("Services stopped; draining what they said last")
             await chapters.play("drain-dlq", "last drain-dlq")
             await chapters.play("build-marts", "last build-marts")
         say("Checking that nothing was lost or doubled")
-        checks = await _checks(settings, published)
-        report = make_report(settings, datetime.now(UTC))
+        checks = await _checks(observer, published)
+        if platform.authority is not None:
+            say("Checking that no part needs or has more rights")
+            checks += await check_rights(home, platform)
+        report = make_report(observer, datetime.now(UTC))
         page = home / "report.html"
         report.write_page(page)
         text = as_markdown(report.sections, report.now, report.headline)
@@ -148,14 +148,14 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
             published=len(published),
             flows=chapters.messages,
             trials=trials,
-            deploys=deploys(settings),
+            deploys=deploys(observer),
             report=report,
             checks=checks,
             places={
-                "lake": settings.lake,
+                "lake": observer.lake,
                 "report": str(page),
                 "queries of the analyses": str(sql_folder()),
-                "tables for a DuckDB shell": f"{settings.lake}/views.sql",
+                "tables for a DuckDB shell": f"{observer.lake}/views.sql",
             },
         )
 
@@ -180,10 +180,10 @@ class _Chapters:
         self.say(f"  {state.message}")
 
 
-async def _publish(settings: Settings, count: int, seed: int) -> set[str]:
+async def _publish(access: Mapping[str, Any], count: int, seed: int) -> set[str]:
     traffic = events(range(count), random.Random(seed))  # noqa: S311  (a demo's events, no secret)
     published: set[str] = set()
-    async with gateway(settings.nats_url) as publisher:
+    async with gateway(access) as publisher:
         while batch := list(itertools.islice(traffic, _PUBLISHED_AT_ONCE)):
             published.update(await publish(publisher, batch))
     return published
@@ -232,12 +232,6 @@ def _environment(settings: Settings, prefect: PrefectServer) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _fresh(postgres: PostgresServer, name: str) -> str:
-    """An empty database, whatever a killed demo has left."""
-    postgres.drop_database(name)
-    return postgres.create_database(name)
 
 
 def _empty(home: Path) -> None:

@@ -3,13 +3,15 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from sahool_dlq.events import NATSConfig, NATSPublisher
-from sahool_dlq.jetstream.address import Server, shown, split_servers
+from sahool_dlq.jetstream.address import shown
 
+GATEWAY = "field-gateway"
+"""The service that publishes the events."""
 TENANTS = ("green-valley", "al-waha", "north-ridge", "delta-farms", "sunrise-coop")
 PLANTED_SECRETS = ("hunter2-planted", "farmer.planted@example.org")
 """Secrets in some events; neither may reach a sink."""
@@ -30,19 +32,22 @@ def events(numbers: Iterable[int], rng: random.Random, faulty: float = 1) -> Ite
             "event_id": f"evt-{number:06d}",
             "tenant_id": rng.choices(TENANTS, weights=[5, 3, 2, 2, 1])[0],
             "field_id": f"field-{rng.randrange(200)}",
-            "source_service": "field-gateway",
+            "source_service": GATEWAY,
             **_MAKERS[kind](number, rng, faulty),
         }
         yield kind, body
 
 
 @asynccontextmanager
-async def gateway(url: Server) -> AsyncIterator[NATSPublisher]:
-    """The publisher of the events; raises ConnectionError if no server answers."""
-    servers = split_servers(url)
-    publisher = NATSPublisher(NATSConfig(servers=servers, name="field-gateway"))
+async def gateway(access: Mapping[str, Any]) -> AsyncIterator[NATSPublisher]:
+    """The publisher of the events, with these fields of `Access`.
+
+    Raises ConnectionError if it cannot connect.
+    """
+    config = NATSConfig(**access, name=GATEWAY)
+    publisher = NATSPublisher(config)
     if not await publisher.connect():
-        raise ConnectionError(f"No NATS server answers at {shown(servers)}.")
+        raise ConnectionError(f"{GATEWAY} cannot connect to NATS at {shown(config.servers)}.")
     try:
         yield publisher
     finally:

@@ -4,6 +4,9 @@ service.
 `deploy/nats.conf` has the roles with the default names.
 """
 
+import json
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +26,11 @@ class Grants:
     user: str
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+
+    @property
+    def password_variable(self) -> str:
+        """The variable of the server's configuration, or environment, that has its password."""
+        return f"NATS_{re.sub(r'[^A-Z0-9]', '_', self.user.upper())}_PASSWORD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,39 @@ def grants_of_role(names: StreamNames, role: str) -> Grants:
         tuple(each.format_map(values) for each in publish.split()),
         (_inbox(role), *(each.format_map(values) for each in subscribe.split())),
     )
+
+
+def as_block(grants: Grants) -> str:
+    """A user for `authorization { users: [ … ] }` of a server; its password is a variable."""
+    return "\n".join(
+        [
+            "{",
+            f"  user: {_quoted(grants.user)}, password: ${grants.password_variable}",
+            "  permissions: {",
+            "    publish: [",
+            *(f"      {_quoted(each)}" for each in grants.publish),
+            "    ]",
+            f"    subscribe: [{', '.join(map(_quoted, grants.subscribe))}]",
+            "  }",
+            "}",
+        ]
+    )
+
+
+def as_nsc(grants: Grants) -> str:
+    """The command of nsc that adds the user to the account that is selected."""
+
+    def listed(subjects: Iterable[str]) -> str:  # nsc reads a line of CSV
+        return shlex.quote(",".join(f'"{each}"' if "," in each else each for each in subjects))
+
+    return (
+        f"nsc add user {shlex.quote(grants.user)} \\\n  --allow-pub {listed(grants.publish)} \\\n"
+        f"  --allow-sub {listed(grants.subscribe)}"
+    )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _inbox(user: str) -> str:

@@ -89,6 +89,14 @@ class EncryptingClient(Client):
                 raise TLSRefusedError(f"{self._server()} {_WANTS_CERTIFICATE}")
         await super()._process_info(info, initial_connection)
 
+    def _connect_command(self) -> bytes:
+        """Called after the handshake, of each connection."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.get_extra_info("ssl_object") is not None:
+            # nats-py does not say so, and asyncio then logs a warning when the connection ends.
+            writer.transport.get_protocol()._over_ssl = True  # noqa: SLF001
+        return super()._connect_command()
+
     async def _process_connect_init(self) -> None:
         self._is_greeted = False
         try:

@@ -11,6 +11,7 @@ from nats.aio.transport import TcpTransport
 
 from sahool_dlq.alerts.observe import look
 from sahool_dlq.bridge.run import Bridge, bridging
+from sahool_dlq.demo.certificates import Authority
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.embedded.server import HOST
 from sahool_dlq.errors import DLQError, ServerUnavailableError, SettingsError
@@ -24,7 +25,6 @@ from sahool_dlq.jetstream.streams import ensure_streams
 from sahool_dlq.jobs.watch import monitor_config
 from sahool_dlq.settings import Settings
 from support import servers
-from support.certificates import Authority
 from support.consumer_log import Calls, Log, new_prefix, running, seen, until
 from support.jwts import Key, Operator, creds
 

@@ -12,12 +12,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sahool_dlq.deadletter.message import LogMessage
+from sahool_dlq.demo.certificates import Authority
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.jetstream import tap
 from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
-from support.certificates import Authority
 from support.platform_log import check_exact, letter, publish
 
 COUNT = 1_500

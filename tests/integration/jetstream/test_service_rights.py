@@ -9,14 +9,13 @@ import nats
 import pytest
 from nats.js.api import ConsumerConfig
 
-from sahool_dlq.cli.nats_permissions import as_block
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.errors import NotPermittedError
 from sahool_dlq.events import ConsumerContext, NATSPublisher, ProcessingResult, Retry
 from sahool_dlq.events.publishing.publisher import NATSConfig
 from sahool_dlq.events.results import HandlerResult
 from sahool_dlq.jetstream.connection import connected
-from sahool_dlq.jetstream.grants import Consumption, grants_of_service
+from sahool_dlq.jetstream.grants import Consumption, as_block, grants_of_service
 from sahool_dlq.jetstream.permissions import check_heard
 from sahool_dlq.jetstream.streams import ensure_body_store, ensure_streams
 from support.consumer_log import SUCCESS, Log, running, seen, until

@@ -6,24 +6,36 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import yaml
+
+from support import ROOT
+
+DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+
 
 def demo(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "sahool_dlq.cli", "demo", "--home", str(home), *arguments],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
         env={k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "PREFECT_"))},
     )
 
 
-def test_the_demo_is_sound_and_leaves_no_process(tmp_path: Path) -> None:
-    done = demo(tmp_path, "--events", "600", "--json")
+@pytest.mark.parametrize("how", [[], ["--secured"]], ids=["plain", "secured"])
+def test_the_demo_is_sound_and_leaves_no_process(how: list[str], tmp_path: Path) -> None:
+    done = demo(tmp_path, "--events", "600", "--json", *how)
     assert done.returncode == 0, done.stderr
     story = json.loads(done.stdout)
     assert story["published"] == 600
-    assert [check["name"] for check in story["checks"] if not check["is_met"]] == []
+    assert [check for check in story["checks"] if not check["is_met"]] == []
+    assert len(story["checks"]) == (9 if how else 7)
+    scheduled = {each["name"] for each in DEPLOYMENTS if each.get("schedules")}
+    # `report` reads the lake only; the worker's user may not hear all that `doctor` would.
+    assert not how or scheduled - {"report", "doctor"} <= story["flows"].keys()
     assert story["flows"]["drain-dlq"].startswith("Drained ")
     groups = {group["error_class"] for group in story["report"]["failure_groups"]}
     assert groups == {

@@ -7,17 +7,14 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import nats
 import polars as pl
 import psycopg
 import pytest
 from click.testing import CliRunner
-from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 
 from sahool_dlq.alerts.evaluate import evaluate_alerts
@@ -28,7 +25,6 @@ from sahool_dlq.cli import _command
 from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.group_changes import Mute
 from sahool_dlq.deadletter.subjects import Subjects
-from sahool_dlq.embedded import NatsServer, PostgresServer
 from sahool_dlq.errors import (
     DLQError,
     FencedError,
@@ -37,26 +33,19 @@ from sahool_dlq.errors import (
     ServerUnavailableError,
 )
 from sahool_dlq.events import (
-    ConsumerContext,
     DLQAction,
     DLQConsumer,
     DLQEvent,
-    NATSConsumer,
-    NATSConsumerConfig,
-    NATSPublisher,
-    ProcessingResult,
 )
-from sahool_dlq.events.publishing.publisher import NATSConfig
 from sahool_dlq.jetstream.access import Access
 from sahool_dlq.jetstream.acks import ACKS, all_of_consumer
-from sahool_dlq.jetstream.connection import connect_service, connected
+from sahool_dlq.jetstream.connection import connect_service
 from sahool_dlq.jetstream.permissions import check_heard
 from sahool_dlq.jetstream.stored import stored_message
 from sahool_dlq.jobs.adoption import adopt
 from sahool_dlq.jobs.decisions import audit_trail, decide
-from sahool_dlq.jobs.drain import drain_log, migrate_all
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.groups import GroupEdit, change_group
-from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.jobs.payloads import raw_event
 from sahool_dlq.jobs.redrive import preview_redrive, redrive, run_redrive
 from sahool_dlq.jobs.replay import plan_replay
@@ -67,129 +56,15 @@ from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.publish.outcomes import OutcomeFollower
 from sahool_dlq.redrive.replay.selection import ReplaySelection
-from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database, locking, migrate
 from sahool_dlq.stores.postgres.marts import fill_marts
-from support import servers
 from support.foreign_consumers import refuse
 from support.platform_log import environment
+from support.roles import LARGE, LOGINS, Roles, logged, service
 
 pytestmark = pytest.mark.xdist_group("roles")  # they share a NATS and a platform of their own
 
-LOGINS = {
-    "drain": "dlq_drain",
-    "redriver": "dlq_redriver",
-    "alerts": "dlq_alerts",
-    "analyst": "dlq_analyst",
-    "auditor": "dlq_auditor",
-    "maintenance": "dlq_maintenance",
-    "reader": "dlq_analyst, dlq_payloads",
-}
 USERS = ("operator", "service", "drain", "bridge", "reader", "redriver")
-LARGE = 7_999_000  # bytes: with its dead letter around it more than a message may have
-
-
-class Roles:
-    """A platform, and its settings for each user."""
-
-    def __init__(self, home: Path, nats_server: NatsServer, postgres: PostgresServer) -> None:
-        self._home, self._nats, self._postgres = home, nats_server, postgres
-        self.database = "roles"
-
-    def nats_url(self, user: str) -> str:
-        return f"nats://{user}:secret@127.0.0.1:{self._nats.port}"
-
-    def dsn(self, login: str) -> str:
-        return f"postgresql://{login}@127.0.0.1:{self._postgres.port}/{self.database}"
-
-    def settings(self, user: str, login: str, **changes: Any) -> Settings:
-        return Settings(
-            home=self._home,
-            nats_url=self.nats_url(user),
-            postgres_dsn=self.dsn(login),
-            lake_uri=str(self._home / "lake"),
-            **{"keep_payloads": True, "redrive_floor_per_second": 1_000.0, **changes},
-        )
-
-    def rows(self, login: str, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.dsn(login), autocommit=True) as connection:
-            return connection.execute(statement).fetchall()
-
-    @contextlib.asynccontextmanager
-    async def client(self, user: str) -> AsyncIterator[Client]:
-        async with connected(self.nats_url(user), name="test") as client:
-            yield client
-
-
-@pytest.fixture(scope="module")
-def roles(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
-) -> Iterator[Roles]:
-    home = tmp_path_factory.mktemp("roles")
-    with servers.nats(home, servers.shipped_users()) as server:
-        found = Roles(home, server, postgres_server)
-        postgres_server.create_database(found.database)
-        asyncio.run(_fill(found))
-        yield found
-        postgres_server.drop_database(found.database)
-        with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
-            for login in LOGINS:
-                connection.execute(f"DROP ROLE {login}")
-
-
-async def _fill(roles: Roles) -> None:
-    """Tables, streams, and two drained failures of the service: a small event and a large one.
-
-    With the rights of services and of the drain.
-    """
-    await migrate_all(roles.settings("operator", "postgres"))
-    async with roles.client("operator") as client:
-        await client.jetstream().add_consumer(
-            "SAHOOL_EVENTS", durable_name="quiet", filter_subject="sahool.actions.quiet"
-        )
-    with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
-        for login, group in LOGINS.items():
-            connection.execute(f"CREATE ROLE {login} LOGIN IN ROLE {group}")
-    publisher = NATSPublisher(NATSConfig(servers=[roles.nats_url("service")]))
-    assert await publisher.connect()
-    for number, size in enumerate((10, LARGE)):
-        event = json.dumps({"event_id": f"e{number}", "x": "y" * size}).encode()
-        assert await publisher.publish("sahool.analysis.ndvi", event)
-    await publisher.close()
-    async with service(roles, TimeoutError("slow tile")):
-        await _until(roles, 2)
-    drain = roles.settings("drain", "drain")
-    assert (await drain_log(drain)).drained == 2
-    assert build_all_marts(drain).is_rebuilt
-
-
-@contextlib.asynccontextmanager
-async def service(roles: Roles, error: Exception | None = None) -> AsyncIterator[list[str]]:
-    """The service, with the rights of services; the events that it received."""
-    seen: list[str] = []
-
-    async def handle(context: ConsumerContext) -> ProcessingResult:
-        seen.append(context.subject)
-        if error is not None:
-            raise type(error)(*error.args)
-        return ProcessingResult.SUCCESS
-
-    config = NATSConsumerConfig(servers=[roles.nats_url("service")], name="ndvi", max_retries=0)
-    consumer = NATSConsumer(config)
-    assert await consumer.connect()
-    await consumer.subscribe(handle)
-    consumer.start_in_background()
-    try:
-        yield seen
-    finally:
-        await consumer.close()
-
-
-async def _until(roles: Roles, count: int) -> None:
-    """Wait until the log has this number of messages."""
-    async with roles.client("operator") as client, asyncio.timeout(20):
-        while (await client.jetstream().stream_info("SAHOOL_DLQ")).state.messages < count:
-            await asyncio.sleep(0.05)
 
 
 MAY_NOT_PUBLISH = {
@@ -419,7 +294,7 @@ async def test_each_role_does_all_of_its_work(roles: Roles) -> None:
     assert await monitor.connect()
     await monitor.subscribe(handle)
     monitor.start_in_background()
-    await _until(roles, 4)
+    await logged(roles, 4)
     await monitor.close()
     assert len(decided) == 2
 

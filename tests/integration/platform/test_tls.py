@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from test_dlq_monitor import monitor
 
+from sahool_dlq.demo.certificates import Authority
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.embedded.server import HOST, free_port
 from sahool_dlq.errors import ServerUnavailableError
@@ -19,7 +20,6 @@ from sahool_dlq.jetstream.connection import connect_service, connected, disconne
 from sahool_dlq.jetstream.streams import ensure_streams
 from sahool_dlq.settings import Settings
 from support import servers
-from support.certificates import Authority
 from support.consumer_log import until
 from support.platform_log import failures, letter, publish
 
@@ -192,6 +192,7 @@ async def test_a_service_says_why_it_is_away_and_comes_back_with_the_certificate
         await disconnect(client)
     said = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert len([each for each in said if words in each.message]) == 1
+    assert [each.message for each in said if each.name == "asyncio"] == []
 
 
 async def _is(value: bool) -> bool:

@@ -1,5 +1,6 @@
 """The scheduled redrive on real servers: what the policy selects, and its explanation."""
 
+import asyncio
 import json
 import uuid
 from datetime import timedelta
@@ -91,6 +92,16 @@ async def test_the_schedule_takes_what_pays_and_one_canary_of_what_does_not(
     arguments = ["policy", "show", "--group", groups["no route"], "--json"]
     told = json.loads(CliRunner().invoke(_command(), arguments, catch_exceptions=False).stdout)
     assert [(g["verdict"], g["pending"]) for g in told["groups"]] == [("canary", 6)]
+
+    run = ["policy", "run", "--by", "cron", "--json"]
+    done = await asyncio.to_thread(CliRunner().invoke, _command(), run, catch_exceptions=False)
+    [report] = json.loads(done.stdout)
+    assert (done.exit_code, report["planned"], report["state"]) == (0, 1, "done")
+    by = "SELECT requested_by, trigger FROM redrive_batches WHERE id = %s"
+    [batch] = query(settings, by, report["batch_id"])
+    assert batch == {"requested_by": "cron", "trigger": "automatic"}
+    refused = CliRunner().invoke(_command(), ["policy", "run", "--worth", "0.3"])
+    assert (refused.exit_code, "only --by goes with it" in refused.output) == (2, True)
 
 
 async def test_the_budget_follows_what_the_services_handled_in_the_last_hour(

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sahool_dlq.demo.certificates import Authority
 from sahool_dlq.serving.tokens import Tokens
 from sahool_dlq.settings import Settings
-from support.certificates import Authority
 from support.chromium import CHROMIUM, PATIENCE_MS, chromium
 from support.platform_log import DLQ, environment
 

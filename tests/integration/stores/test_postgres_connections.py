@@ -7,13 +7,13 @@ from typing import NamedTuple
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from sahool_dlq.demo.certificates import Authority
 from sahool_dlq.embedded import PostgresServer
 from sahool_dlq.errors import DLQError
 from sahool_dlq.settings import load_settings
 from sahool_dlq.stores.postgres.database import database, migrate
 from sahool_dlq.stores.postgres.refusals import where
 from support import servers
-from support.certificates import Authority
 from support.postgres_tls import TLS_BIN, needs_tls, show_certificate
 
 pytestmark = [needs_tls, pytest.mark.xdist_group("postgres_tls")]

@@ -27,13 +27,25 @@ def test_links_lead_to_files_and_tests_that_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
-    tests = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
-    missing = [
-        f"{file}::{name}"
-        for file, name in tests
-        if not (ROOT / file).exists() or (name and f"def {name}(" not in (ROOT / file).read_text())
-    ]
+    tests = re.findall(r"`(tests/[\w/]+\.py|…)(?:::(\w+)(?:\[([^`]*)\])?)?`", text)
+    file, missing = "", []
+    for named, name, case in tests:
+        file = file if named == "…" else named  # … is the file named last
+        source = (ROOT / file).read_text() if (ROOT / file).is_file() else ""
+        if f"def {name}(" not in source and (name or not source):
+            missing.append(f"{file}::{name}")
+        elif not re.search(rf"\b{re.escape(case)}\b", source):
+            missing.append(f"{file}::{name}[{case}]")
     assert missing == []
+
+
+def test_each_way_to_connect_names_a_test() -> None:
+    lines = (ROOT / "docs/connecting.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("|") and not line.startswith("|--")]
+    proven = [row for row in rows if re.search(r"`tests/[\w/]+\.py::test_\w+", row)]
+    headers = [row for row in rows if "tested by" in row]
+    assert len(headers) == 3
+    assert set(rows) == {*headers, *proven}
 
 
 def test_each_promise_names_its_mechanism_and_a_test_that_proves_it() -> None:

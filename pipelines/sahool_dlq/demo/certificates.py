@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, and what it signs, as files."""
+"""Certificates for the demo and for tests: an authority, and what it signs, as files."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -8,6 +8,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from sahool_dlq.embedded.private import write_private
 
 _DAY = timedelta(days=1)
 
@@ -46,13 +48,12 @@ class Authority:
         )
         certificate, private = self._home / f"{name}.pem", self._home / f"{name}.key"
         certificate.write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
-        private.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
+        secret = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
+        write_private(private, secret.decode())
         return f'cert_file: "{certificate}", key_file: "{private}"'
 
     def _builder(
