@@ -14,6 +14,7 @@ from psycopg import Connection
 
 from sahool_dlq.alerts import store
 from sahool_dlq.alerts.channels import Channel, open_channels
+from sahool_dlq.alerts.entries import join
 from sahool_dlq.alerts.findings import Finding, find
 from sahool_dlq.alerts.message import Incident, Message
 from sahool_dlq.alerts.mutes import end_mutes
@@ -188,7 +189,8 @@ def _advance(
         alert = replace(done.alert, id=store.save(connection, done.alert))
         if done.kind is not None:
             said.append((done.kind, alert))
-    return say(connection, rules, said, channels, now)
+    moved = join(connection, rules)
+    return say(connection, rules, said, channels, now, moved)
 
 
 async def _mark(
