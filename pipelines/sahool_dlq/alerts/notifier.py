@@ -22,6 +22,11 @@ _PATIENCE_SECONDS = 10.0  # how long a dead letter waits for its message
 _CLOSING_SECONDS = 5.0
 
 
+Route = Callable[[DLQEvent, str], Sequence[Channel] | None]
+"""The channels of a dead letter of a group; None if nothing is sent about it."""
+_Key = tuple[str, tuple[str, ...]]  # a group, and the channels of its alerts
+
+
 class UndeliveredError(DLQError):
     """No channel has accepted the alert yet; the caller tries again."""
 
@@ -49,7 +54,8 @@ class GroupNotifier:
     Called with a dead letter, it returns once a channel has accepted a message that covers it, and
     raises UndeliveredError if none has within ten seconds; sending to a channel that is down
     continues in the background. Without channels the message is logged. Nothing is sent about a
-    group while `is_muted` says so. Use it as an async context manager.
+    group while `is_muted` says so. `route` gives the channels of a dead letter, None if nothing is
+    to be sent; without it, all channels get it. Use it as an async context manager.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class GroupNotifier:
         gather_seconds: float = _GATHER_SECONDS,
         on_message: Callable[[Message], None] | None = None,
         is_muted: Callable[[str], bool] = lambda _: False,
+        route: Route | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channels = channels
@@ -71,8 +78,9 @@ class GroupNotifier:
         self._gather_seconds = gather_seconds
         self._on_message = on_message or _log
         self._is_muted = is_muted
+        self._route = route or (lambda _event, _group_id: self._channels)
         self._clock = clock
-        self._outages: dict[str, _Outage] = {}
+        self._outages: dict[_Key, _Outage] = {}
         self._deliveries: set[asyncio.Task[bool]] = set()
 
     async def __aenter__(self) -> Self:
@@ -93,12 +101,16 @@ class GroupNotifier:
         group_id = group_of(event, self._redactor, self._grouping)
         if self._is_muted(group_id):
             return
+        channels = self._route(event, group_id)
+        if channels is None:
+            return
         now = self._clock()
-        outage = self._outage(event, group_id, now)
+        key = group_id, tuple(channel.key for channel in channels)
+        outage = self._outage(event, key, now)
         outage.count += 1
         if outage.is_silent or now - outage.started_at >= self._cooldown_seconds:
             outage.started_at = now
-            outage.delivery = self._start(self._tell(event, group_id, outage))
+            outage.delivery = self._start(self._tell(event, group_id, channels, outage))
         assert outage.delivery is not None
         left = outage.started_at + _PATIENCE_SECONDS - now
         done, _ = await asyncio.wait({outage.delivery}, timeout=max(left, 0))
@@ -106,22 +118,24 @@ class GroupNotifier:
             outage.count -= 1  # it is delivered again
             raise UndeliveredError(f"No channel has accepted the alert about group {group_id} yet.")
 
-    def _outage(self, event: DLQEvent, group_id: str, now: float) -> _Outage:
+    def _outage(self, event: DLQEvent, key: _Key, now: float) -> _Outage:
         """The group's outage; a new one after a cool-down without failures."""
-        outage = self._outages.get(group_id)
+        outage = self._outages.get(key)
         if outage is None or now - outage.last_at > self._cooldown_seconds:
             self._outages = {
-                group: other
-                for group, other in self._outages.items()
+                each: other
+                for each, other in self._outages.items()
                 if now - other.last_at <= self._cooldown_seconds
             }
-            outage = self._outages[group_id] = _Outage(event.dlq_timestamp, now)
+            outage = self._outages[key] = _Outage(event.dlq_timestamp, now)
         outage.last_at = now
         outage.since = min(outage.since, event.dlq_timestamp)
         return outage
 
-    async def _tell(self, event: DLQEvent, group_id: str, outage: _Outage) -> bool:
-        """Send a message to every channel; True as soon as one has accepted it."""
+    async def _tell(
+        self, event: DLQEvent, group_id: str, channels: Sequence[Channel], outage: _Outage
+    ) -> bool:
+        """Send a message to these channels; True as soon as one has accepted it."""
         await asyncio.sleep(self._gather_seconds)
         message = message_of(
             event,
@@ -133,7 +147,7 @@ class GroupNotifier:
         )
         self._on_message(message)
         told = outage.count
-        sendings = [self._start(channel.deliver(message)) for channel in self._channels]
+        sendings = [self._start(channel.deliver(message)) for channel in channels]
         is_out = not sendings
         for sending in asyncio.as_completed(sendings):
             if is_out := await sending:

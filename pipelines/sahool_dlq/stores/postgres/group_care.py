@@ -20,6 +20,7 @@ __all__ = [
     "group_care",
     "learn_owners",
     "muted_groups",
+    "owned_groups",
     "refresh_owners",
 ]
 
@@ -135,6 +136,12 @@ def muted_groups(connection: Connection[Any]) -> set[str]:
     """The groups whose mute holds."""
     rows = connection.execute("SELECT group_id FROM group_care WHERE is_muted")
     return {group_id for (group_id,) in rows}
+
+
+def owned_groups(connection: Connection[Any]) -> dict[str, str]:
+    """The owners of the groups that have one."""
+    rows = connection.execute("SELECT group_id, owner FROM group_care WHERE owner IS NOT NULL")
+    return dict(rows.fetchall())
 
 
 def ended_mutes(connection: Connection[Any]) -> list[tuple[str, Any, str]]:
