@@ -15,9 +15,8 @@ from sahool_dlq.analysis.report.incidents import (
 from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.cli.as_of import AS_OF, moment
 from sahool_dlq.cli.groups import STATES
-from sahool_dlq.cli.html import HTML
 from sahool_dlq.cli.output import cell, console, print_line, print_table, safe
-from sahool_dlq.cli.verb import Answer, known_lake, verb
+from sahool_dlq.cli.verb import HTML, Answer, known_lake, verb
 from sahool_dlq.jobs.incidents import find_incident, write_incident_page
 from sahool_dlq.settings import Settings
 

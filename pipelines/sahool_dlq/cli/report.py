@@ -12,10 +12,9 @@ from sahool_dlq.analysis.report.section import Section, as_markdown
 from sahool_dlq.analysis.report.trends import group_trends
 from sahool_dlq.cli.as_of import AS_OF, moment
 from sahool_dlq.cli.groups import BARS, print_groups
-from sahool_dlq.cli.html import HTML
 from sahool_dlq.cli.layout import GAP
 from sahool_dlq.cli.output import cell, console, print_table, safe
-from sahool_dlq.cli.verb import Answer, known_lake, verb
+from sahool_dlq.cli.verb import HTML, Answer, known_lake, verb
 from sahool_dlq.jobs.report import Report, make_report
 from sahool_dlq.settings import Settings
 
