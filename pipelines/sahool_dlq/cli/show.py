@@ -19,7 +19,7 @@ from sahool_dlq.cli.groups import STATES, as_json
 from sahool_dlq.cli.output import cell, console, print_table, safe
 from sahool_dlq.cli.verb import Answer, known_lake, verb
 from sahool_dlq.deadletter.fingerprint.stack_trace import FrameRules, marked
-from sahool_dlq.jobs.case_history import case_history
+from sahool_dlq.jobs.case_history import case_history, group_history
 from sahool_dlq.jobs.lookup import find_failure, find_group
 from sahool_dlq.settings import Settings
 
@@ -37,11 +37,15 @@ def command(settings: Settings, id_: str) -> Answer[Any]:
     found = find_group(settings, id_, now)
     failure = find_failure(settings, found[0]["sample_failure_id"] if found else id_)
     history = case_history(settings, failure["failure_id"])
-    told = {"group": as_json(*found)} if found else {}
+    said = group_history(settings, found[0]["group_id"]) if found else []
+    told = {"group": as_json(*found), "group_history": said} if found else {}
 
     def show(_: object) -> None:
         if found:
             _print_group(*found, now)
+            if said:
+                print_table("What people said of the group", ["at", "what", "by", "reason"], said)
+            console.print("[bold]Its latest failure[/bold]\n")
         _print_failure(failure, settings.rules.grouping.frames, is_alone=not found)
         _print_others(failure["also_said"])
         if history:
@@ -83,7 +87,7 @@ def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -
             "a redrive works": chance_in_words(group),
         }
     )
-    console.print("\n[bold]Its latest failure[/bold]\n")
+    console.print()
 
 
 def _print_failure(failure: Mapping[str, Any], rules: FrameRules, *, is_alone: bool) -> None:
