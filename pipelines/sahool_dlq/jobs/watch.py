@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sahool_dlq.alerts.channels import Channel, open_channels
 from sahool_dlq.alerts.message import Message
-from sahool_dlq.alerts.notifier import GroupNotifier
+from sahool_dlq.alerts.notifier import OutageNotifier
 from sahool_dlq.alerts.routes import Routes
 from sahool_dlq.alerts.rules import alert_rules
 from sahool_dlq.connections import open_postgres
@@ -91,7 +91,7 @@ async def watch(
             owner = owners.of(service, redactor.redact_label(event.error_type), trace).owner
         return routes.of(service, event.tenant_id, owner)
 
-    async with GroupNotifier(
+    async with OutageNotifier(
         channels,
         redactor,
         rules.grouping,
