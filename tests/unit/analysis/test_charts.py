@@ -19,7 +19,11 @@ END = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 def drawn(chart: Any) -> list[dict[str, Any]]:
     """All rows of all data of a chart."""
-    return [row for rows in chart.to_dict()["datasets"].values() for row in rows]
+    return drawn_of(chart.to_dict())
+
+
+def drawn_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for rows in spec["datasets"].values() for row in rows]
 
 
 def minutes(*rows: tuple[int, str, str, int]) -> pl.DataFrame:
@@ -186,6 +190,34 @@ def test_a_version_is_marked_in_the_lane_of_its_service_while_the_incident_is_sh
         chart = charts.incident(minutes, deploys, END - timedelta(minutes=30), look)
         assert {row["v"] for row in drawn(chart) if "v" in row} == {"2.0", "2.1"}
         assert as_svgs([chart])[0]
+
+
+def test_names_of_versions_that_would_lie_over_another_are_left_to_the_pointer() -> None:
+    minutes = course(*((ago, "failed", "a", 5, True) for ago in range(30, 60)))
+    ago = [50.0, 49.0, 40.0, 29.5]
+    deploys = pl.DataFrame(
+        {
+            "service": ["a"] * 4,
+            "consumer_version": ["2.0.0", "2.0.1-rc.1", "2.0.2", "2.1.0-beta.12"],
+            "first_seen_at": [END - timedelta(minutes=minutes) for minutes in ago],
+        }
+    )
+    chart = charts.incident(minutes, deploys, END - timedelta(minutes=30)).to_dict()
+    named = [row for row in drawn_of(chart) if "side" in row]
+    assert {(row["v"], row["side"]) for row in named} == {
+        ("2.0.0", "left"),
+        ("2.0.2", "left"),
+        ("2.1.0-beta.12", "right"),  # at the edge
+    }
+    assert {row["v"] for row in drawn_of(chart) if "v" in row} == set(deploys["consumer_version"])
+
+
+def test_of_many_services_the_first_twelve_are_drawn_and_the_title_says_so() -> None:
+    minutes = course(*((60 - n, "failed", f"s{n:02}", 5, True) for n in range(15)))
+    chart = charts.incident(minutes, NO_DEPLOY, END - timedelta(minutes=30)).to_dict()
+    assert "(the first 12 of 15)" in chart["title"]["text"]
+    names = {row["name"] for row in drawn_of(chart) if "note" in row}
+    assert names == {f"s{n:02}" for n in range(12)}
 
 
 def test_all_incidents_have_a_circle_for_each_service_and_the_first_stands_out() -> None:

@@ -24,10 +24,10 @@ __all__ = ["all_incidents", "incident"]
 
 _MOST_SERVICES = 12
 _ROLES = ("failed first", "joined")
-_FAILED, _DONE = 1.0, 0.7  # heights of lanes
-_OF_LANE = 0.55  # how high its highest bar is; the rest is for its name
-_PIXELS = 50  # of a lane of height 1
-_NAME_LIMITS = (36, 20)  # characters, on a wide and on a narrow chart
+_FAILED, _DONE = 1.0, 0.64  # heights of lanes
+_OF_LANE = 0.5  # how high its highest bar is; the rest is for its name
+_PIXELS = 56  # of a lane of height 1
+_NAME_LIMITS = (56, 26)  # characters, on a wide and on a narrow chart
 _COLOURS = {
     "alerted": "orange",
     "redrive.published": "sky",
@@ -131,7 +131,10 @@ def incident(minutes: pl.DataFrame, deploys: pl.DataFrame, end: datetime, look: 
         ),
         *_versions(deploys, lanes, start, stop, look, y),
     ]
-    what = f"Failures in {duration_name(step)}, by service, and what was done"
+    more = own["service"].n_unique() - services.height
+    which = f" (the first {_MOST_SERVICES} of {_MOST_SERVICES + more})" if more else ""
+    done = "" if look.is_narrow and which else ", and what was done"
+    what = f"Failures in {duration_name(step)}, by service{which}{done}"
     return styled(alt.LayerChart(layer=layers), look, what)
 
 
@@ -219,14 +222,32 @@ def _versions(
         .filter(pl.col("from").is_between(start, stop))
         .join(lanes.filter(kind="failed"), on="service")
     )
-    came = came.with_columns(edge=pl.col("base") + _OF_LANE * pl.col("height"))
-    is_late = pl.col("from") > start + 0.85 * (stop - start)  # its name would be cut
+    came = came.with_columns(edge=pl.col("base") + _OF_LANE * pl.col("height")).sort("from")
+    if came.is_empty():
+        return []
     x = time_axis("from", start, stop, look)
     lines = alt.Chart(came).mark_rule(color=look["ink"], strokeDash=[3, 3])
-    layers = [lines.encode(x=x, y=y("base"), y2="edge:Q")] if came.height else []
+    layers = [lines.encode(x=x, y=y("base"), y2="edge:Q", tooltip=["v:N", at("from")])]
     text: dict[str, Any] = {"baseline": "bottom", "dy": -1, "fontSize": 10, "color": look["muted"]}
-    for rows, side in ((came.filter(~is_late), "left"), (came.filter(is_late), "right")):
+    named = _named(came, start, stop, look)
+    for side in ("left", "right"):
+        rows = named.filter(side=side)
         if rows.height:
-            names = alt.Chart(rows).mark_text(align=side, **text)  # type: ignore[arg-type]  # a Literal
+            names = alt.Chart(rows).mark_text(align=side, **text)
             layers.append(names.encode(x=x, y=y("edge"), text="v:N"))
     return layers
+
+
+def _named(came: pl.DataFrame, start: datetime, stop: datetime, look: Look) -> pl.DataFrame:
+    """The versions whose names have room, and at which side of them the name begins."""
+    free: dict[str, float] = {}  # by service: where its last name ends, as a share of the width
+    sides: list[str | None] = []
+    for service, begin, version in came.select("service", "from", "v").iter_rows():
+        place, width = (begin - start) / (stop - start), (6 * len(version) + 6) / look.width
+        side = "left" if place + width <= 1 else "right"
+        left = place if side == "left" else place - width
+        has_room = left >= free.get(service, 0)
+        if has_room:
+            free[service] = left + width
+        sides.append(side if has_room else None)
+    return came.with_columns(side=pl.Series(sides, dtype=pl.String)).drop_nulls("side")
