@@ -35,7 +35,7 @@ def _show(report: RegroupReport) -> None:
     for words in report.words:
         where = f"from {words.group_id} to {words.to}, which gets {words.failure_count:,} failures"
         if words.kept is None:
-            carried = "would be carried" if report.is_dry_run else "were carried"
+            carried = "would be carried" if report.is_dry_run else "was carried"
             console.print(f"What people said {carried} {where}.", soft_wrap=True)
         else:
             console.print(
