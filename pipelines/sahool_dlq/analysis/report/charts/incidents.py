@@ -26,7 +26,7 @@ _MOST_SERVICES = 12
 _ROLES = ("failed first", "joined")
 _FAILED, _DONE = 1.0, 0.64  # heights of lanes
 _OF_LANE = 0.5  # how high its highest bar is; the rest is for its name
-_PIXELS = 56  # of a lane of height 1
+_PIXELS = 60  # of a lane of height 1
 _NAME_LIMITS = (56, 26)  # characters, on a wide and on a narrow chart
 _COLOURS = {
     "alerted": "orange",
