@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.terminal_theme import DIMMED_MONOKAI
 from rich.text import Text
 
+from sahool_dlq.jobs.incidents import find_incident, list_incidents, write_incident_page
 from sahool_dlq.jobs.report import make_report
 from sahool_dlq.settings import Settings
 from sahool_dlq.simulation.run import into_lake
@@ -77,6 +78,15 @@ def reports(browser: Browser, settings: Settings) -> None:
     photograph(browser, page, "report-resolution", width=1280, section="Time to resolution")
     photograph(browser, page, "report-tablet", width=820, height=900)
     photograph(browser, page, "report-phone", width=390, height=900)
+    incident(browser, settings)
+
+
+def incident(browser: Browser, settings: Settings) -> None:
+    """The page of the month's largest incident."""
+    largest = list_incidents(settings, UNTIL).sort("failure_count")["incident_id"][-1]
+    page = settings.home / "incident.html"
+    write_incident_page(find_incident(settings, largest, UNTIL), UNTIL, page)
+    photograph(browser, page, "incident", width=1280, height=720)
 
 
 def demo(browser: Browser, folder: Path) -> None:
@@ -145,7 +155,7 @@ def notebook(browser: Browser, settings: Settings) -> None:
     """One notebook after it has run."""
     folder, name = os.path.split(settings.lake)  # the notebook says where it looks
     os.environ["DLQ_LAKE_URI"] = name
-    book = nbformat.read(ROOT / "notebooks/one_incident.ipynb", as_version=4)
+    book = nbformat.read(ROOT / "notebooks/one_group.ipynb", as_version=4)
     place = {"metadata": {"path": folder}}
     quiet = ["--log-level=ERROR"]  # else the kernel warns that it listens on the loopback
     NotebookClient(book, timeout=600, resources=place, extra_arguments=quiet).execute()

@@ -158,7 +158,7 @@ class Settings(BaseSettings):
         None, description="TOML file with your thresholds and routes"
     )
     alert_cooldown_seconds: float = Field(
-        600, gt=0, description="minimum time between two alerts about one group"
+        600, gt=0, description="minimum time between two alerts about one cause"
     )
 
     @field_validator("lake_uri")

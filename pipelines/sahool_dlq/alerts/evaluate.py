@@ -14,11 +14,13 @@ from psycopg import Connection
 
 from sahool_dlq.alerts import store
 from sahool_dlq.alerts.channels import Channel, open_channels
+from sahool_dlq.alerts.entries import join
 from sahool_dlq.alerts.findings import Finding, find
 from sahool_dlq.alerts.message import Incident, Message
 from sahool_dlq.alerts.mutes import end_mutes
 from sahool_dlq.alerts.observe import Look, keep, look, silent_consumers, stopped_consumers
 from sahool_dlq.alerts.outbox import TRIES_SECONDS, deliver, say
+from sahool_dlq.alerts.routes import check_channels
 from sahool_dlq.alerts.rules import AlertRules, alert_rules
 from sahool_dlq.alerts.states import ACTOR, Alert, Step, step
 from sahool_dlq.alerts.text import headline
@@ -60,7 +62,7 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
     """
     rules, now = alert_rules(settings), now or datetime.now(UTC)
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
-    _check_channels(rules, channels)
+    check_channels(rules, channels)
     try:
         with open_postgres(settings) as connection, open_lock(settings, store.LOCK) as lock:
             seen = await look(
@@ -153,16 +155,6 @@ async def _alone(lock: Lock) -> None:
     )
 
 
-def _check_channels(rules: AlertRules, channels: Sequence[Channel]) -> None:
-    known = {channel.key for channel in channels}
-    wanted = {key for rule in rules.rules for scope in rules.scopes(rule) for key in scope.channels}
-    if unknown := sorted(wanted - known):
-        raise SettingsError(
-            f"The alert rules send to the channel {unknown[0]!r}, which DLQ_ALERT_URLS does not"
-            f' name: give it an entry "{unknown[0]}=…".'
-        )
-
-
 def _advance(
     connection: Connection[Any],
     rules: AlertRules,
@@ -188,7 +180,8 @@ def _advance(
         alert = replace(done.alert, id=store.save(connection, done.alert))
         if done.kind is not None:
             said.append((done.kind, alert))
-    return say(connection, rules, said, channels, now)
+    moved = join(connection, rules)
+    return say(connection, rules, said, channels, now, moved)
 
 
 async def _mark(

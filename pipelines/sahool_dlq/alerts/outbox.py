@@ -1,21 +1,22 @@
 """Messages are written to an outbox together with the change of the alert, and sent from there.
 
 If a run dies, the next one sends them, and a channel that is down gets them when it is back. People
-get one message for all new alerts; incident services get one for each alert, in order.
+get one message for all new alerts; incident services get one for each entry, in order.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from psycopg import Connection
 
 from sahool_dlq.alerts import store
 from sahool_dlq.alerts.channels import Channel, open_channels
+from sahool_dlq.alerts.entries import ACTIONS, entry_keys, put_out_entries
 from sahool_dlq.alerts.message import Incident, Message
 from sahool_dlq.alerts.rules import AlertRules, alert_rules
 from sahool_dlq.alerts.states import Alert
@@ -33,12 +34,6 @@ TRIES_SECONDS = (1.0, 3.0)
 _GIVE_UP = timedelta(hours=24)
 _PATIENCE_SECONDS = 45.0  # with one channel, within a run
 _LOG_CHANNEL = "log"  # where there is no other
-_ACTIONS: dict[str, Literal["trigger", "acknowledge", "resolve"]] = {
-    "firing": "trigger",
-    "reminder": "trigger",
-    "acknowledged": "acknowledge",
-    "resolved": "resolve",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +48,28 @@ class Delivery:
 def say(
     connection: Connection[Any],
     rules: AlertRules,
-    said: Iterable[tuple[str, Alert]],
+    said: Sequence[tuple[str, Alert]],
     channels: Sequence[Channel],
     now: datetime,
+    moved: Sequence[Alert] = (),
 ) -> list[str]:
     """Write messages about alerts, each with its kind of news; returns the titles.
 
-    For people: one message for all alerts with the same channels and the same news. An incident is
-    acknowledged and resolved where it was opened, whatever the current rules say.
+    For people: one message for all alerts with the same channels and the same news. `moved` are
+    alerts whose entry in services with incidents is now another one, as they were before.
     """
     every = tuple(channel.key for channel in channels) or (_LOG_CHANNEL,)
     for_incidents = {channel.key for channel in channels if channel.is_for_incidents}
-    platform = store.platform_id(connection)
     incidents = store.ongoing_incidents(connection)
     groups: dict[tuple[str, tuple[str, ...]], list[Alert]] = {}
-    for kind, alert in said:
+    keepers: dict[int, set[str]] = {}
+    for kind, alert in [*said, *(("", alert) for alert in moved)]:
         rule = rules.rule(alert.rule)
         assert rule is not None
         where = rules.scope(rule, alert.scope).channels or every
-        groups.setdefault((kind, where), []).append(alert)
+        keepers[alert.id] = for_incidents.intersection(where)
+        if kind:
+            groups.setdefault((kind, where), []).append(alert)
     titles = []
     for (kind, where), alerts in groups.items():
         samples = store.samples_of(connection, {a.sample_id for a in alerts if a.sample_id})
@@ -80,15 +78,7 @@ def say(
         if kind != "acknowledged":
             people = [key for key in where if key not in for_incidents]
             store.put_out(connection, kind, [alert.id for alert in alerts], people, text, now)
-        for alert in alerts:
-            if _ACTIONS[kind] == "trigger":
-                keepers = [key for key in where if key in for_incidents]
-            else:
-                keepers = store.channels_told(connection, alert)
-            if keepers:
-                text = compose(kind, [alert], rules, samples, incidents)
-                key = alert.incident_key(platform)
-                store.put_out(connection, kind, [alert.id], keepers, text, now, key)
+    put_out_entries(connection, rules, said, moved, keepers, now)
     return titles
 
 
@@ -139,7 +129,7 @@ async def acknowledge_alerts(
                 alerts = store.acknowledge(connection, ids, by, why)
                 told = [("acknowledged", alert) for alert in alerts]
                 say(connection, rules, told, channels, datetime.now(UTC))
-            keys = {alert.incident_key(store.platform_id(connection)) for alert in alerts}
+            keys = entry_keys(connection, alerts)
             known = {channel.key: channel for channel in channels}
             if lock.take():  # else an evaluation is sending now
                 waiting = store.waiting_messages(connection)
@@ -161,6 +151,7 @@ async def _send_all(
         by_channel.setdefault(message.channel, []).append(message)
     platform = store.platform_id(connection)
     alerts = store.alerts_of(connection, {id_ for message in due for id_ in message.alert_ids})
+    alerts |= store.alerts_of(connection, {a.entry_id for a in alerts.values() if a.entry_id})
     sendings = [_send(known[key], each, alerts, platform) for key, each in by_channel.items()]
     waiting = {message.id for message in due if message.is_waiting}
     taken = missed = 0
@@ -211,22 +202,26 @@ def _texts(
     is_good = message.kind == "resolved"
     if not channel.is_for_incidents:
         return [Message(message.title, message.body, is_good=is_good)]
+    about = [alerts[number] for number in message.alert_ids]
+    every = [*sorted(alerts.values(), key=lambda alert: alert.id), *about]
+    keys = {alert.incident_key(platform): alert for alert in every}
+    owners = [keys[message.incident]] if message.incident else about
     return [
         Message(
             message.title,
             message.body,
             is_good=is_good,
             incident=Incident(
-                key=message.incident or alert.incident_key(platform),
-                action=_ACTIONS[message.kind],
+                key=alert.incident_key(platform),
+                action=ACTIONS[message.kind],
                 rule=alert.rule,
                 scope=alert.scope,
                 subject=alert.subject,
                 severity=alert.severity,
                 since=alert.since,
-                until=alert.seen_at if is_good else None,
+                until=max(each.seen_at for each in about) if is_good else None,
                 message_id=f"dlq-{alert.id}-{message.id}",
             ),
         )
-        for alert in (alerts[number] for number in message.alert_ids)
+        for alert in owners
     ]

@@ -1,5 +1,6 @@
 """Alert rules as data: the shipped file, changed by the user's file (docs/alerts.md)."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -78,6 +79,11 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     above: float
     severity: Severity
     channels: tuple[str, ...]
+
+    def takes(self, service: str, tenant: str | None, owner: str | None) -> bool:
+        """Whether a failure counts here, as `sql/alerts/scoped_failures.sql` decides it."""
+        said = ((self.service, service), (self.tenant, tenant or ""), (self.owner, owner or ""))
+        return all(_matches(wildcard, text) for wildcard, text in said)
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -204,6 +210,12 @@ def sql_pattern(wildcard: str) -> str:
     """A pattern with `*` and `?` as a SQL LIKE pattern."""
     escaped = wildcard.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return escaped.replace("*", "%").replace("?", "_")
+
+
+def _matches(wildcard: str, text: str) -> bool:
+    """The same as LIKE with `sql_pattern`."""
+    pattern = re.escape(wildcard).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(pattern, text, re.DOTALL) is not None
 
 
 def _name(override: Override) -> str:

@@ -40,6 +40,7 @@ class Alert:
     acked_by: str | None = None
     ack_reason: str | None = None
     resolved_at: datetime | None = None
+    entry_id: int | None = None  # in whose entry of incident services it is; None: its own
     id: int = 0  # 0: not stored yet
 
     @property
@@ -48,7 +49,7 @@ class Alert:
         return self.rule, self.scope, self.subject
 
     def incident_key(self, platform: str) -> str:
-        """The key of its incidents in other services: the same for each episode, without names."""
+        """The key of its own entry in incident services: the same for each episode, no names."""
         text = "\0".join((platform, *self.key))
         return f"dlq-{self.rule}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 

@@ -175,23 +175,24 @@ def waiting_messages(connection: Connection[Any]) -> list[Outgoing]:
 
 
 def standing_messages(connection: Connection[Any], channels: Sequence[str]) -> list[Outgoing]:
-    """The last messages to these channels about each alert that still fires."""
+    """The last messages to these channels in each entry that is open."""
     found = (
-        "id IN (SELECT max(m.id) FROM alert_messages m JOIN alerts a ON a.id = m.alert_ids[1]"
+        "id IN (SELECT max(m.id) FROM alert_messages m JOIN alerts a ON a.id = ANY(m.alert_ids)"
         " WHERE a.state = 'firing' AND m.incident IS NOT NULL AND m.channel = ANY(%s)"
-        " GROUP BY m.channel, a.id) AND delivered_at IS NOT NULL ORDER BY id"
+        " GROUP BY m.channel, m.incident)"
+        " AND kind <> 'resolved' AND delivered_at IS NOT NULL ORDER BY id"
     )
     return _messages(connection, found, [list(channels)])
 
 
-def channels_told(connection: Connection[Any], alert: Alert) -> list[str]:
-    """The channels that have an incident of this alert, or will have one."""
+def told_under(connection: Connection[Any], key: str) -> dict[str, set[int]]:
+    """The channels that have an entry with this key, or will have one; the alerts told in it."""
     rows = connection.execute(
-        "SELECT DISTINCT channel FROM alert_messages"
-        " WHERE alert_ids[1] = %s AND incident IS NOT NULL ORDER BY 1",
-        [alert.id],
+        "SELECT channel, array_agg(DISTINCT told) FROM alert_messages, unnest(alert_ids) AS told"
+        " WHERE incident = %s GROUP BY channel ORDER BY channel",
+        [key],
     )
-    return [row[0] for row in rows]
+    return {channel: set(told) for channel, told in rows}
 
 
 def undelivered(connection: Connection[Any]) -> list[tuple[str, int, int]]:

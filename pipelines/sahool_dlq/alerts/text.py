@@ -10,7 +10,16 @@ from urllib.parse import quote
 from sahool_dlq.alerts.rules import EVERYTHING, AlertRules, Rule
 from sahool_dlq.alerts.states import Alert
 
-__all__ = ["OngoingIncident", "Sample", "compose", "headline", "plain", "quantity", "singular"]
+__all__ = [
+    "OngoingIncident",
+    "Sample",
+    "compose",
+    "headline",
+    "incidents_of",
+    "plain",
+    "quantity",
+    "singular",
+]
 
 _MOST_LISTED = 5
 _MOST_INCIDENTS = 3
@@ -116,13 +125,13 @@ def compose(
     title, body = f"{word}: {heads[0]}{rest}", "\n\n".join(sections) + end
     if kind == "resolved":
         return title, body
-    ours, is_all = _incidents_of(alerts, rules, incidents)
+    ours, is_all = _all_incidents(alerts, rules, incidents)
     if is_all:
         title = f"{word}: incident of {_services(ours[0])}: {_rules_of(by_rule, rules)}"
     return title, "\n\n".join([*map(_told, ours[:_MOST_INCIDENTS]), body])
 
 
-def _incidents_of(
+def _all_incidents(
     alerts: Sequence[Alert], rules: AlertRules, incidents: Sequence[OngoingIncident]
 ) -> tuple[list[OngoingIncident], bool]:
     """The incidents that alerts about failures belong to, and whether all alerts belong to one.
@@ -130,16 +139,23 @@ def _incidents_of(
     An alert about the failures of all services belongs to each that began before it.
     """
 
-    def belongs(alert: Alert, incident: OngoingIncident) -> bool:
-        rule = rules.rule(alert.rule)
-        is_about_it = (
-            rule is not None and rule.by_service and alert.since >= incident.from_at - _SOON
-        )
-        return is_about_it and alert.subject in ("", *incident.services)
+    of_each = [incidents_of(alert, rules, incidents) for alert in alerts]
+    found = [each for each in incidents if any(each in those for those in of_each)]
+    return found, len(found) == 1 and all(of_each)
 
-    found = [each for each in incidents if any(belongs(alert, each) for alert in alerts)]
-    is_all = len(found) == 1 and all(belongs(alert, found[0]) for alert in alerts)
-    return found, is_all
+
+def incidents_of(
+    alert: Alert, rules: AlertRules, incidents: Sequence[OngoingIncident]
+) -> list[OngoingIncident]:
+    """The incidents that an alert about failures belongs to."""
+    rule = rules.rule(alert.rule)
+    if rule is None or not rule.by_service:
+        return []
+    return [
+        incident
+        for incident in incidents
+        if alert.since >= incident.from_at - _SOON and alert.subject in ("", *incident.services)
+    ]
 
 
 def _told(incident: OngoingIncident) -> str:

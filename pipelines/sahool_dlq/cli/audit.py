@@ -7,6 +7,7 @@ import click
 
 from sahool_dlq.cli.output import cell, console, safe
 from sahool_dlq.cli.verb import Answer, limited, verb
+from sahool_dlq.deadletter.group_changes import change_in_words, change_of
 from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.jobs.decisions import audit_trail
 from sahool_dlq.settings import Settings
@@ -22,8 +23,8 @@ def command(
 ) -> Answer[Any]:
     """Show who redrove, edited, discarded or parked what, when, why, and with which result.
 
-    With the ID of a failure, or of a batch (the first digits are enough), show what was done to
-    it. Newest first.
+    With the ID of a failure, of a batch (the first digits are enough) or of a group (all 16), show
+    what was done to it. Newest first.
     """
     rows = audit_trail(settings, about=id_, actor=actor, action=action, limit=limit)
     return Answer({"audit": rows}, lambda _: _show(rows))
@@ -54,6 +55,10 @@ def _show(rows: list[dict[str, Any]]) -> None:
 def _result(detail: dict[str, Any]) -> str:
     if "changed" in detail:
         return f"{detail['changed']:,} changed"
+    if "group" in detail:
+        said = json.dumps(detail.get("changes", {}))
+        change = change_of("triage.group", detail["group"], said)
+        return f"group {detail['group']} {change_in_words(change) if change else ''}".rstrip()
     if "in_version" in detail:
         return f"in version {detail['in_version']}"
     if "to" in detail:

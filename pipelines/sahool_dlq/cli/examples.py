@@ -61,6 +61,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "incident": (
         "dlq incident 20260302-11",
         "dlq incident 20260302-11 --postmortem > post-mortem.md",
+        "dlq incident 20260302-11 --html incident.html",
     ),
     "deploys": ("dlq deploys", "dlq deploys --service tiles --json"),
     "policy": (

@@ -11,7 +11,7 @@ from sahool_dlq.cli.output import cell, console, safe
 from sahool_dlq.cli.verb import BY, Answer, verb
 from sahool_dlq.errors import GroupError
 from sahool_dlq.jobs.care import care_of, mute_in_words
-from sahool_dlq.jobs.groups import GroupEdit, change_group, mute_from
+from sahool_dlq.jobs.groups import GroupEdit, carry_words, change_group, mute_from
 from sahool_dlq.jobs.redrive import known_group
 from sahool_dlq.settings import Settings
 
@@ -28,6 +28,7 @@ from sahool_dlq.settings import Settings
     "--mute", "until", help="no alert until: 2026-12-24, 3d, '100 more' (failures), escalating"
 )
 @click.option("--unmute", "is_unmuted", is_flag=True, help="allow its alerts again")
+@click.option("--from", "source", help="say of it what was said of this group, all of it")
 @click.option("--reason", help="the reason of a change; stored with the group and in the audit")
 @BY
 def command(
@@ -39,6 +40,7 @@ def command(
     labels: tuple[str, ...],
     until: str | None,
     is_unmuted: bool,
+    source: str | None,
     reason: str | None,
     by: str,
 ) -> Answer[Any]:
@@ -58,7 +60,12 @@ def command(
         None if until is None else mute_from(until, datetime.now(UTC)),
         is_unmuted,
     )
-    if edit == GroupEdit() and reason is None:
+    if source is not None:
+        if edit != GroupEdit():
+            raise GroupError("Give --from alone: it carries all that was said of that group.")
+        carry = carry_words(settings, source, group_id, actor=by, reason=reason or "")
+        row = asyncio.run(carry)
+    elif edit == GroupEdit() and reason is None:
         row = care_of(settings, group_id)
     else:
         change = change_group(settings, group_id, edit, actor=by, reason=reason or "")

@@ -1,6 +1,7 @@
 """`dlq incident`."""
 
 from datetime import datetime
+from pathlib import Path
 
 import click
 
@@ -15,8 +16,8 @@ from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.cli.as_of import AS_OF, moment
 from sahool_dlq.cli.groups import STATES
 from sahool_dlq.cli.output import cell, console, print_line, print_table, safe
-from sahool_dlq.cli.verb import Answer, known_lake, verb
-from sahool_dlq.jobs.incidents import find_incident
+from sahool_dlq.cli.verb import HTML, Answer, known_lake, verb
+from sahool_dlq.jobs.incidents import find_incident, write_incident_page
 from sahool_dlq.settings import Settings
 
 
@@ -28,18 +29,23 @@ from sahool_dlq.settings import Settings
     is_flag=True,
     help="print the draft of a post-mortem, Markdown",
 )
+@HTML
 @AS_OF
 def command(
-    settings: Settings, id_: str, is_post_mortem: bool, as_of: str | None
+    settings: Settings, id_: str, is_post_mortem: bool, html: Path | None, as_of: str | None
 ) -> Answer[Incident]:
     """Show an incident by its id (or its first characters): figures, timeline, groups.
 
     The timeline has the beginning and end of each group, the versions that began to run from a day
-    before, redrives, decisions, and the alerts that a channel accepted. Reads the lake.
+    before, redrives, decisions, and the alerts that a channel accepted. --html writes a page with
+    the chart. Reads the lake.
     """
     known_lake(settings)
     now = moment(settings, as_of)
     incident = find_incident(settings, id_, now)
+    if html:
+        write_incident_page(incident, now, html)
+        return Answer(incident, lambda _: console.print(f"Wrote {html}", soft_wrap=True))
     if is_post_mortem:
         return Answer(incident, lambda it: click.echo(post_mortem(it, now)))
     return Answer(incident, lambda it: _show(it, now))

@@ -40,7 +40,8 @@ def command(settings: Settings, error_types: tuple[str, ...], retry_hours: float
     """Show dead letters as they arrive, drain them at once and send alerts, until Ctrl-C.
 
     It begins with everything since its last run. Prints one line for each dead letter and each
-    alert. Alerts go to the channels of DLQ_ALERT_URLS: one for an outage, not one per failure.
+    alert. Alerts go to the channels of DLQ_ALERT_URLS that the alert rule critical_errors names, by
+    service, tenant and owner: one for an outage, not one per failure.
     """
     changes: dict[str, Any] = {}
     if error_types:

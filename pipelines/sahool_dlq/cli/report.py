@@ -14,7 +14,7 @@ from sahool_dlq.cli.as_of import AS_OF, moment
 from sahool_dlq.cli.groups import BARS, print_groups
 from sahool_dlq.cli.layout import GAP
 from sahool_dlq.cli.output import cell, console, print_table, safe
-from sahool_dlq.cli.verb import Answer, known_lake, verb
+from sahool_dlq.cli.verb import HTML, Answer, known_lake, verb
 from sahool_dlq.jobs.report import Report, make_report
 from sahool_dlq.settings import Settings
 
@@ -29,11 +29,7 @@ _MOST_GROUPS = 12
 
 
 @verb
-@click.option(
-    "--html",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="write one HTML page with charts that needs no network",
-)
+@HTML
 @click.option("--markdown", "is_markdown", is_flag=True, help="print Markdown, also on a terminal")
 @AS_OF
 def command(

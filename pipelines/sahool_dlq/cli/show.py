@@ -39,6 +39,9 @@ def command(settings: Settings, id_: str) -> Answer[Any]:
     def show(_: object) -> None:
         if group:
             _print_group(group, found.trend, now)
+            if said := found.group_history:
+                print_table("What people said of the group", ["at", "what", "by", "reason"], said)
+            console.print("[bold]Its latest failure[/bold]\n")
         _print_failure(failure, settings.rules.grouping.frames, is_alone=not group)
         _print_others(failure["also_said"])
         if history:
@@ -80,7 +83,7 @@ def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -
             "a redrive works": chance_in_words(group),
         }
     )
-    console.print("\n[bold]Its latest failure[/bold]\n")
+    console.print()
 
 
 def _print_failure(failure: Mapping[str, Any], rules: FrameRules, *, is_alone: bool) -> None:

@@ -38,6 +38,11 @@ _SETTINGS = (
 )
 FLAGS = (_JSON, *_SETTINGS, _DEBUG)
 BY = click.option("--by", default=getpass.getuser, help="who does it [your login name]")
+HTML = click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="write one HTML page with charts that needs no network",
+)
 
 
 def limited(default: int, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

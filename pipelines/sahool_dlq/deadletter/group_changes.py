@@ -7,7 +7,7 @@ A message `triage.group` has the keys that it changes, and leaves the others. A 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sahool_dlq.deadletter.case_events import CaseEvent
@@ -21,7 +21,10 @@ __all__ = [
     "TEXT_LIMITS",
     "GroupChange",
     "Mute",
+    "change_in_words",
+    "change_of",
     "group_change",
+    "until_in_words",
 ]
 
 ESCALATING = "escalating"
@@ -66,11 +69,16 @@ def group_change(event: CaseEvent) -> GroupChange | None:
     """
     if event.parse_error or event.group_id is None:
         return None
-    said = json.loads(event.body)
-    if event.kind == "triage.unmuted":
+    return change_of(event.kind, event.group_id, event.body)
+
+
+def change_of(kind: str, group_id: str, body: str) -> GroupChange | None:
+    """The change in the body of a readable message of this kind."""
+    said = json.loads(body)
+    if kind == "triage.unmuted":
         at = _time(said.get("muted_at"))
-        return GroupChange(event.group_id, {}, ended_mute_at=at) if at else None
-    if event.kind != "triage.group":
+        return GroupChange(group_id, {}, ended_mute_at=at) if at else None
+    if kind != "triage.group":
         return None
     texts = {
         name: clean_text(said[name])[:limit] or None
@@ -78,12 +86,35 @@ def group_change(event: CaseEvent) -> GroupChange | None:
         if isinstance(said.get(name), str)
     }
     return GroupChange(
-        event.group_id,
+        group_id,
         texts,
         _labels(said.get("labels")),
         _mute(said.get("mute")),
         is_unmuted="mute" in said and said["mute"] is None,
     )
+
+
+def change_in_words(change: GroupChange) -> str:
+    """`owner team-a; labels disk, known; muted until 100 more failures`, for people."""
+    told = [f"{name} {text}" if text else f"no {name}" for name, text in change.texts.items()]
+    if change.labels is not None:
+        told.append(f"labels {', '.join(change.labels)}" if change.labels else "no labels")
+    if change.mute is not None:
+        told.append(f"muted {until_in_words(change.mute)}")
+    if change.is_unmuted:
+        told.append("unmuted")
+    if change.ended_mute_at is not None:
+        told.append("the mute ended")
+    return "; ".join(told)
+
+
+def until_in_words(mute: Mute) -> str:
+    """`until 100 more failures`: when a mute ends."""
+    if mute.until is not None:
+        return f"until {mute.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    if mute.more is not None:
+        return f"until {mute.more:,} more {'failure' if mute.more == 1 else 'failures'}"
+    return "until it escalates"
 
 
 def _labels(said: Any) -> tuple[str, ...] | None:

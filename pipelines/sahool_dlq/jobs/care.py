@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC
 from typing import Any
 
 import polars as pl
 
 from sahool_dlq.connections import open_postgres
+from sahool_dlq.deadletter.group_changes import Mute, until_in_words
 from sahool_dlq.errors import DLQError
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.group_care import care_of_group, group_care
 
-__all__ = ["CARE", "care_of", "mute_in_words", "with_care"]
+__all__ = ["CARE", "care_of", "mute_in_words", "mute_left", "with_care"]
 
 CARE: dict[str, pl.DataType] = {
     "owner": pl.String(),
@@ -33,14 +33,16 @@ def care_of(settings: Settings, group_id: str) -> dict[str, Any]:
 
 def mute_in_words(row: Mapping[str, Any]) -> str | None:
     """How long the mute in a row of `group_care` lasts; None if it does not hold."""
+    mute = mute_left(row)
+    return until_in_words(mute) if mute else None
+
+
+def mute_left(row: Mapping[str, Any]) -> Mute | None:
+    """What is left of the mute in a row of `group_care`; None if it does not hold."""
     if not row.get("is_muted"):
         return None
-    if row["mute_until"] is not None:
-        return f"until {row['mute_until'].astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    if row["mute_more"] is not None:
-        left = row["mute_more"] - row["further_count"]
-        return f"until {left:,} more {'failure' if left == 1 else 'failures'}"
-    return "until it escalates"
+    more = row["mute_more"]
+    return Mute(row["mute_until"], None if more is None else more - row["further_count"])
 
 
 def with_care(settings: Settings, failure_groups: pl.DataFrame) -> pl.DataFrame:

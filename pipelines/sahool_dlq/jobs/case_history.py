@@ -1,7 +1,8 @@
-"""The history of one case."""
+"""The history of one case, and of what people said of one group."""
 
 from typing import Any
 
+from sahool_dlq.deadletter.group_changes import change_in_words, change_of
 from sahool_dlq.deadletter.ids import is_uuid
 from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.errors import QueryError
@@ -9,7 +10,7 @@ from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.sql import connect
 
-__all__ = ["case_history"]
+__all__ = ["case_history", "group_history"]
 
 
 def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:
@@ -25,6 +26,25 @@ def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:
         return connection.execute(_HISTORY, given).fetchall()
 
 
+def group_history(settings: Settings, group_id: str) -> list[tuple[Any, ...]]:
+    """Who changed owner, note, ticket, labels or mute of a group, in order.
+
+    Time, what, by whom, reason, as in `case_history`.
+    """
+    with connect(Lake(settings.lake)) as connection:
+        rows = connection.execute(_CHANGES, {"id": group_id}).fetchall()
+    return [
+        (at, change_in_words(change), actor, reason)
+        for at, kind, body, actor, reason in rows
+        if (change := change_of(kind, group_id, body))
+    ]
+
+
+_CHANGES = """
+SELECT "at", kind, body, actor, reason FROM case_events
+WHERE group_id = $id AND parse_error IS NULL
+ORDER BY published_at, dlq_sequence
+"""
 _UNFOUNDED = "changes nothing: the log has no redrive.published with its id"
 
 _HISTORY = """

@@ -3,6 +3,7 @@
 A decision is in the audit before it is in the log, and drained before its job returns.
 """
 
+import re
 import time
 import uuid
 from collections import Counter
@@ -25,6 +26,8 @@ from sahool_dlq.redrive.decisions import (
 )
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.audit import audit, audited
+
+_GROUP = re.compile("[0-9a-f]{16}")
 
 
 def preview_decision(
@@ -122,14 +125,16 @@ def audit_trail(
 ) -> list[dict[str, Any]]:
     """The latest rows of the audit, newest first.
 
-    `about` is a failure's id, or a batch's or its first digits.
+    `about` is a failure's id, or a batch's or its first digits, or a group's.
     """
     with open_postgres(settings) as connection:
+        if about is not None and _GROUP.fullmatch(about):
+            return audited(connection, group=about, actor=actor, action=action, limit=limit)
         if about is not None and not is_uuid(about):
             try:
                 about = find_batch(connection, about).id
             except (RedriveError, UnknownNameError):
                 raise UnknownNameError(
-                    f"{about!r} is not an id of a failure or of one batch."
+                    f"{about!r} is not an id of a failure, of one batch or of a group."
                 ) from None
         return audited(connection, about=about, actor=actor, action=action, limit=limit)

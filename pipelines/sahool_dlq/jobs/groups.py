@@ -5,7 +5,7 @@ A change is in the audit before it is in the log, and drained before its job ret
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,14 +25,14 @@ from sahool_dlq.deadletter.group_changes import (
     Mute,
 )
 from sahool_dlq.errors import GroupError, ServerUnavailableError
-from sahool_dlq.jobs.care import care_of
+from sahool_dlq.jobs.care import care_of, mute_left
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.redrive.choose.selection import duration
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.audit import audit
 from sahool_dlq.stores.postgres.group_care import care_of_group
 
-__all__ = ["GroupEdit", "change_group", "mute_from"]
+__all__ = ["GroupEdit", "carry_words", "change_group", "mute_from"]
 
 _MORE = re.compile(r"([0-9]+)[ -]?more")
 
@@ -58,6 +58,36 @@ class GroupEdit:
         if self.mute is not None or self.is_unmuted:
             said["mute"] = self.mute.as_json() if self.mute else None
         return said
+
+
+def words_of(row: Mapping[str, Any]) -> GroupEdit:
+    """What people said of the group in a row of `group_care`, to be said of another one."""
+    return GroupEdit(
+        owner=row["owner"] if row.get("owner_source") == "person" else None,
+        note=row.get("note"),
+        ticket=row.get("ticket"),
+        labels=row.get("labels"),
+        mute=mute_left(row),
+    )
+
+
+async def carry_words(
+    settings: Settings, group_id: str, to: str, *, actor: str, reason: str
+) -> dict[str, Any]:
+    """Say of the group `to` what people said of `group_id`, and return its row afterwards.
+
+    Values that are said only of `to` stay. Raises GroupError if nothing was said of `group_id`,
+    else as `change_group`.
+    """
+    row = care_of(settings, group_id)
+    words = words_of(row)
+    if words == GroupEdit():
+        raise GroupError(
+            f"Nobody said anything of a group {group_id}: give all 16 digits of its id."
+        )
+    if reason.strip() and words.mute and row["mute_reason"]:
+        reason = f"{reason}: {row['mute_reason']}"
+    return await change_group(settings, to, words, actor=actor, reason=reason)
 
 
 def mute_from(text: str, now: datetime) -> Mute:

@@ -1,21 +1,33 @@
 """Incidents: a list of them, and one with its timeline."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from sahool_dlq.analysis.report.advice import what_failed
-from sahool_dlq.analysis.report.incidents import Incident, Step, names
+from sahool_dlq.analysis.report.incidents import Course, Incident, Step, names
 from sahool_dlq.analysis.report.sections import printable_frames
 from sahool_dlq.errors import QueryError, UnknownNameError
 from sahool_dlq.jobs.marts import Frames, compute_marts
+from sahool_dlq.jobs.pages import write_page
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.sql import connect
 
-__all__ = ["chosen_incidents", "find_incident", "incident_as_dict", "list_incidents"]
+__all__ = [
+    "COURSE_MARTS",
+    "chosen_incidents",
+    "course_of",
+    "find_incident",
+    "incident_as_dict",
+    "list_incidents",
+    "write_incident_page",
+]
+
+COURSE_MARTS = ("incidents", "outbreaks", "failures_minutely", "failure_groups", "deploys")
 
 _BEFORE = timedelta(hours=24)
 """A version that began to run so long before an incident may be its cause."""
@@ -47,8 +59,7 @@ def find_incident(settings: Settings, id_: str, now: datetime) -> Incident:
 
     Raises UnknownNameError if there is none, QueryError if there are several.
     """
-    wanted = ["incidents", "outbreaks", "failure_groups", "deploys"]
-    marts = compute_marts(settings, wanted, now)
+    marts = compute_marts(settings, COURSE_MARTS, now)
     found = marts["incidents"].filter(pl.col("incident_id").str.starts_with(id_.lower()))
     if found.is_empty():
         raise UnknownNameError(f"There is no incident {id_!r}: `dlq incidents` lists them.")
@@ -59,13 +70,46 @@ def find_incident(settings: Settings, id_: str, now: datetime) -> Incident:
     outbreaks = marts["outbreaks"].filter(incident_id=row["incident_id"])
     by_id = {group["group_id"]: group for group in marts["failure_groups"].to_dicts()}
     groups = [by_id[group] for group in names(row["groups"])]
-    said = _said(settings, outbreaks, now)
+    said = [Step(*step) for step in _said(settings, outbreaks, now, _BY_KIND).iter_rows()]
     last = max((step.until or step.at for step in said), default=row["until_at"] or now)
-    steps = [*_course(row, outbreaks, by_id), *said, *_deploys(marts, row, last)]
-    return Incident(row, groups, sorted(steps, key=lambda step: step.at))
+    steps = [*_ends(row, outbreaks, by_id), *said, *_deploys(marts, row, last)]
+    steps.sort(key=lambda step: step.at)
+    return Incident(row, groups, steps, course_of(settings, marts, row["incident_id"], now))
 
 
-def _course(
+def write_incident_page(incident: Incident, now: datetime, file: Path) -> None:
+    """Write the page of an incident as of `now`; raises ReportError if that fails."""
+    from sahool_dlq.analysis.report.page import incident_page  # its package loads for a second
+
+    write_page(file, incident_page(incident, now))
+
+
+def course_of(settings: Settings, marts: Frames, id_: str, now: datetime) -> Course:
+    """The minutes of the incident with this id; `marts` has those of COURSE_MARTS."""
+    row = marts["incidents"].row(by_predicate=pl.col("incident_id") == id_, named=True)
+    outbreaks = marts["outbreaks"].filter(incident_id=id_)
+    spans = outbreaks.select("group_id", "from_minute", "until_minute", "from_at")
+    is_in = pl.col("minute_number").is_between("from_minute", "until_minute")
+    failed = (
+        marts["failures_minutely"]
+        .join(spans, on="group_id")
+        .group_by("minute_at", "service", "group_id", "failure_count", "first_opened_at")
+        .agg(is_in.any().alias("is_in"), pl.col("from_at").filter(is_in).min())
+        .group_by("minute_at", "service", "is_in")
+        .agg(
+            pl.col("failure_count").sum().alias("count"),
+            pl.max_horizontal("first_opened_at", "from_at").min().alias("first_at"),
+        )
+        .with_columns(pl.lit("failed").alias("kind"))
+    )
+    done = _said(settings, outbreaks, now, _BY_MINUTE)
+    minutes = pl.concat([failed, done], how="diagonal_relaxed")
+    own = failed.filter("is_in")["service"].unique().to_list()
+    minutes = minutes.filter(pl.col("service").is_in(own) | pl.col("service").is_null())
+    return Course(row, minutes, marts["deploys"].filter(pl.col("service").is_in(own)))
+
+
+def _ends(
     row: dict[str, Any], outbreaks: pl.DataFrame, groups: dict[str, dict[str, Any]]
 ) -> Iterator[Step]:
     """When each group began and ended, and the worst minute."""
@@ -95,12 +139,12 @@ def _deploys(marts: Frames, row: dict[str, Any], last: datetime) -> Iterator[Ste
             yield Step(at, None, "deploy", None, deploy["service"], "; ".join(told))
 
 
-def _said(settings: Settings, outbreaks: pl.DataFrame, now: datetime) -> Sequence[Step]:
-    """What was said of its failures until `now`: redrives, decisions, alerts; equal ones as one."""
+def _said(settings: Settings, outbreaks: pl.DataFrame, now: datetime, sums: str) -> pl.DataFrame:
+    """What was said of its failures until `now`: redrives, decisions, alerts; summed up."""
     with connect(Lake(settings.lake)) as lake:
         lake.register("outbreaks", outbreaks.to_arrow())
-        rows = pl.DataFrame(lake.sql(_SAID, params={"now": now}).to_arrow_table())
-    return [Step(*row) for row in printable_frames({"": rows})[""].iter_rows()]
+        rows = pl.DataFrame(lake.sql(_SAID + sums, params={"now": now}).to_arrow_table())
+    return printable_frames({"": rows})[""]
 
 
 _SAID = """
@@ -124,8 +168,15 @@ said AS (
     FROM dead_letters AS d SEMI JOIN failed ON failed.failure_id = d.root_failure_id
     WHERE d.dlq_timestamp <= $now
 )
+"""
+_BY_KIND = """
 SELECT min("at"), max("at"), kind, count(*), actor,
     CASE WHEN count(DISTINCT text) > 3 THEN count(DISTINCT text) || ' different ones'
         ELSE string_agg(DISTINCT text, '; ' ORDER BY text) END
 FROM said GROUP BY kind, actor ORDER BY 1, 3, 5
+"""
+_BY_MINUTE = """
+SELECT date_trunc('minute', "at") AS minute_at, kind, count(*) AS count, min("at") AS first_at,
+    true AS is_in
+FROM said GROUP BY 1, 2 ORDER BY 1, 2
 """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.analysis.report.trends import group_trends
 from sahool_dlq.errors import QueryError, UnknownNameError
 from sahool_dlq.jobs.care import with_care
-from sahool_dlq.jobs.case_history import case_history
+from sahool_dlq.jobs.case_history import case_history, group_history
 from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
@@ -53,11 +53,15 @@ class Found:
     history: list[tuple[Any, ...]]
     group: dict[str, Any] | None = None
     trend: Trend | None = None
+    group_history: list[tuple[Any, ...]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        told = {"group": group_as_dict(self.group, self.trend)} if self.group else {}
-        return told | {"failure": self.failure, "history": self.history}
+        told = {"failure": self.failure, "history": self.history}
+        if self.group is None:
+            return told
+        group = group_as_dict(self.group, self.trend)
+        return {"group": group, "group_history": self.group_history} | told
 
 
 def look_up(settings: Settings, id_: str, now: datetime) -> Found:
@@ -67,7 +71,9 @@ def look_up(settings: Settings, id_: str, now: datetime) -> Found:
     """
     group, trend = find_group(settings, id_, now) or (None, None)
     failure = find_failure(settings, group["sample_failure_id"] if group else id_)
-    return Found(failure, case_history(settings, failure["failure_id"]), group, trend)
+    history = case_history(settings, failure["failure_id"])
+    said = group_history(settings, group["group_id"]) if group else []
+    return Found(failure, history, group, trend, said)
 
 
 def chosen_groups(

@@ -1,7 +1,8 @@
 """Maintenance of the stores: verify, regroup, maintain the lake, erase a tenant."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -9,17 +10,23 @@ from functools import partial
 from sahool_dlq.analysis.marts.build import MARTS
 from sahool_dlq.connections import open_postgres
 from sahool_dlq.erasure.erase import ErasureReport, erase
+from sahool_dlq.errors import DLQError, GroupError
 from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.groups import carry_words
 from sahool_dlq.jobs.lake_views import write_views
 from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.maintenance import TableCare, care_for
 from sahool_dlq.stores.postgres.verifications import keep_verification
+from sahool_dlq.upkeep.carried_words import planned_carries
 from sahool_dlq.upkeep.compare import settled
+from sahool_dlq.upkeep.regroup import Carried, RegroupReport, regroup
 from sahool_dlq.upkeep.regroup import Progress as RegroupProgress
-from sahool_dlq.upkeep.regroup import RegroupReport, regroup
 from sahool_dlq.upkeep.verify import VerifyReport, repair, verify
+
+_REGROUP = "dlq-regroup"
+"""Who carries words, for the log and the audit."""
 
 
 async def verify_stores(
@@ -53,11 +60,43 @@ async def verify_stores(
 def regroup_history(
     settings: Settings, progress: RegroupProgress | None = None, *, is_dry_run: bool = False
 ) -> RegroupReport:
-    """Recompute the groups of old rows in both sinks; the next build updates the marts."""
+    """Recompute the groups of old rows in both sinks; the next build updates the marts.
+
+    What people said of a group is first carried to the one that gets its failures, so that a
+    regroup that is killed loses none of it. Words that cannot be carried now are in the report.
+    """
+    with open_postgres(settings) as connection:
+        words = planned_carries(connection, Lake(settings.lake), settings.rules.grouping)
+    if not is_dry_run:
+        words = _carry(settings, words)
     report = regroup(settings, progress, is_dry_run=is_dry_run)
     if not is_dry_run:
         write_views(settings)
-    return report
+    return replace(report, words=words)
+
+
+def _carry(settings: Settings, words: Sequence[Carried]) -> list[Carried]:
+    """Carry what can be carried; after an error, which others would meet too, nothing more."""
+    done: list[Carried] = []
+    failed = ""
+    for each in words:
+        if each.kept is None and not failed:
+            said = carry_words(
+                settings,
+                each.group_id,
+                each.to,
+                actor=_REGROUP,
+                reason=f"regrouped from {each.group_id}",
+            )
+            try:
+                asyncio.run(said)
+            except GroupError as error:  # it is about this one
+                done.append(replace(each, kept=str(error)))
+                continue
+            except DLQError as error:
+                failed = str(error)
+        done.append(replace(each, kept=each.kept or failed or None))
+    return done
 
 
 async def erase_tenant(

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from sahool_dlq.alerts.channels import open_channels
+from sahool_dlq.alerts.channels import Channel, open_channels
 from sahool_dlq.alerts.message import Message
-from sahool_dlq.alerts.notifier import GroupNotifier
+from sahool_dlq.alerts.notifier import OutageNotifier
+from sahool_dlq.alerts.routes import Routes
+from sahool_dlq.alerts.rules import alert_rules
 from sahool_dlq.connections import open_postgres
 from sahool_dlq.drain.run import DrainReport
 from sahool_dlq.errors import DLQError, ServerUnavailableError
@@ -19,7 +21,7 @@ from sahool_dlq.jetstream.access import COMPLETE
 from sahool_dlq.jetstream.address import shown
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.group_care import muted_groups
+from sahool_dlq.stores.postgres.group_care import muted_groups, owned_groups
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,15 @@ class Screen:
     dead_letter: Callable[[DLQEvent, DLQAction], None]
     alert: Callable[[Message], None]
     drained: Callable[[DrainReport], None]
+
+
+@dataclass(slots=True)
+class _Care:
+    """Which groups are muted, and who owns which: as of the last drain."""
+
+    is_with_owners: bool  # whether owners are of use
+    muted: set[str] = field(default_factory=set)
+    owners: dict[str, str] = field(default_factory=dict)
 
 
 def monitor_config(settings: Settings, **changes: object) -> DLQConsumerConfig:
@@ -59,10 +70,11 @@ async def watch(
     Raises the errors of the first drain (no server, no tables, …), and SettingsError for an invalid
     channel; a later drain that fails is tried again.
     """
-    rules = settings.rules
+    rules, redactor = settings.rules, settings.redactor(settings.rules)
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
-    muted: set[str] = set()
-    screen.drained(await _drain(settings, muted))
+    routes, owners = Routes(alert_rules(settings), channels), settings.owners(rules)
+    care = _Care(routes.needs_owner)
+    screen.drained(await _drain(settings, care))
     arrived = asyncio.Event()
 
     async def handle(event: DLQEvent) -> DLQAction:
@@ -71,13 +83,22 @@ async def watch(
         arrived.set()
         return action
 
-    async with GroupNotifier(
+    def route(event: DLQEvent, group_id: str) -> Sequence[Channel] | None:
+        service = redactor.redact_label(event.service)
+        owner = care.owners.get(group_id)
+        if owner is None and care.is_with_owners:  # it is not drained yet
+            trace = redactor.redact_text(event.stack_trace) if event.stack_trace else None
+            owner = owners.of(service, redactor.redact_label(event.error_type), trace).owner
+        return routes.of(service, event.tenant_id, owner)
+
+    async with OutageNotifier(
         channels,
-        settings.redactor(rules),
+        redactor,
         rules.grouping,
         cooldown_seconds=settings.alert_cooldown_seconds,
         on_message=screen.alert,
-        is_muted=muted.__contains__,
+        is_muted=lambda group_id: group_id in care.muted,
+        route=route,
     ) as notifier:
         consumer = DLQConsumer(config, notifier=notifier)
         if not await consumer.connect():
@@ -89,7 +110,7 @@ async def watch(
         try:
             await consumer.subscribe(handle)
             consumer.start_in_background()
-            drains = asyncio.create_task(_drain_again(settings, screen, muted, arrived, closing))
+            drains = asyncio.create_task(_drain_again(settings, screen, care, arrived, closing))
             await stop.wait()
         finally:
             await consumer.close()
@@ -101,7 +122,7 @@ async def watch(
 async def _drain_again(
     settings: Settings,
     screen: Screen,
-    muted: set[str],
+    care: _Care,
     arrived: asyncio.Event,
     closing: asyncio.Event,
 ) -> None:
@@ -117,7 +138,7 @@ async def _drain_again(
             await asyncio.sleep(_SETTLE_SECONDS)
         arrived.clear()
         try:
-            screen.drained(await _drain(settings, muted))
+            screen.drained(await _drain(settings, care))
             pause = 1.0
         except DLQError as error:
             logger.warning("The drain failed: %s", error)
@@ -130,18 +151,18 @@ async def _drain_again(
                 return
 
 
-async def _drain(settings: Settings, muted: set[str]) -> DrainReport:
+async def _drain(settings: Settings, care: _Care) -> DrainReport:
     """A drain in a separate thread, because its disk work would delay heartbeats.
 
-    `muted` is then the groups whose mute holds.
+    `care` is then what is stored of the groups.
     """
 
     def work() -> DrainReport:
         report = asyncio.run(drain_log(settings))
         with open_postgres(settings) as connection:
-            now = muted_groups(connection)
-        muted.intersection_update(now)
-        muted.update(now)
+            care.muted = muted_groups(connection)
+            if care.is_with_owners:
+                care.owners = owned_groups(connection)
         return report
 
     return await asyncio.to_thread(work)

@@ -11,8 +11,8 @@ batch never interleave.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -34,6 +34,7 @@ from sahool_dlq.stores.postgres.group_care import forget_owners
 
 _BATCH_ROWS = 5_000  # of one transaction
 _TRIES = 5  # at a day's files, which a compaction may take away meanwhile
+_FIRST = "00000000-0000-0000-0000-000000000000"
 _KEYS = ["error_type", "error_message", "stack_trace"]
 _STAMP = ["fingerprint_version", "fingerprint_rules"]
 
@@ -63,6 +64,16 @@ class SinkRegrouped:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The words of a group whose failures move to another one."""
+
+    group_id: str
+    to: str
+    failure_count: int  # that move
+    kept: str | None = None  # why they are not carried; None: they are, or will be
+
+
 @dataclass(slots=True)
 class RegroupReport:
     """What a regroup changed, or a dry run found."""
@@ -71,6 +82,7 @@ class RegroupReport:
     postgres: SinkRegrouped
     is_dry_run: bool
     seconds: float = 0
+    words: Sequence[Carried] = ()  # what people said of groups that move
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -79,6 +91,7 @@ class RegroupReport:
             "postgres": self.postgres.as_dict(),
             "is_dry_run": self.is_dry_run,
             "seconds": self.seconds,
+            "words": [asdict(each) for each in self.words],
         }
 
 
@@ -182,7 +195,7 @@ def _regroup_rows(
     *,
     is_dry_run: bool,
 ) -> Iterator[None]:
-    last = "00000000-0000-0000-0000-000000000000"
+    last = _FIRST
     while True:
         with connection.transaction():
             connection.execute("SELECT FROM drain_checkpoints FOR UPDATE")
@@ -197,13 +210,33 @@ def _regroup_rows(
         yield
 
 
-def _stale_rows(connection: Connection[Any], rules: GroupingRules, after: str) -> pl.DataFrame:
+def stale_groups(
+    connection: Connection[Any], lake: Lake, rules: GroupingRules, groups: Sequence[str]
+) -> Iterator[tuple[pl.Series, pl.Series]]:
+    """Of the failures of these groups that were made by other rules: their group, and the new one.
+
+    In batches; reads PostgreSQL only, and changes nothing.
+    """
+    last = _FIRST
+    while not (rows := _stale_rows(connection, rules, last, groups)).is_empty():
+        yield rows["group_id"], _fingerprinted(_uncut(rows, lake), rules)["group_id"]
+        last = rows["id"][-1]
+
+
+def _stale_rows(
+    connection: Connection[Any],
+    rules: GroupingRules,
+    after: str,
+    groups: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """The next rows by other rules, of all groups or of these."""
     columns = ["id", "epoch", "dlq_sequence", *_KEYS, "group_id"]
     rows = connection.execute(
         "SELECT id::text, epoch, dlq_sequence, error_type, error_message, stack_trace, group_id"
         " FROM failed_events WHERE id > %s AND (fingerprint_version IS DISTINCT FROM %s::smallint"
-        " OR fingerprint_rules IS DISTINCT FROM %s::varchar) ORDER BY id LIMIT %s",
-        [after, FINGERPRINT_VERSION, rules.hash, _BATCH_ROWS],
+        " OR fingerprint_rules IS DISTINCT FROM %s::varchar)"
+        " AND (%s::text[] IS NULL OR group_id = ANY(%s)) ORDER BY id LIMIT %s",
+        [after, FINGERPRINT_VERSION, rules.hash, groups, groups, _BATCH_ROWS],
     ).fetchall()
     types = dict.fromkeys(columns, pl.String) | {"dlq_sequence": pl.Int64}
     return pl.DataFrame(rows, schema=types, orient="row")

@@ -11,8 +11,8 @@ import pytest
 from nats.aio.client import Client
 
 from sahool_dlq.alerts.channels import Channel, open_channels
-from sahool_dlq.alerts.message import group_of, message_of
-from sahool_dlq.alerts.notifier import GroupNotifier, UndeliveredError
+from sahool_dlq.alerts.message import message_of, prints_of
+from sahool_dlq.alerts.notifier import OutageNotifier, UndeliveredError
 from sahool_dlq.deadletter.fingerprint.fingerprint import fingerprint
 from sahool_dlq.deadletter.fingerprint.rules import Group, GroupingRules
 from sahool_dlq.deadletter.message import LogMessage
@@ -22,6 +22,7 @@ from sahool_dlq.events import DLQEvent
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from support.alert_inbox import Inbox, inbox
+from support.alert_services import services
 from support.consumer_log import until
 from support.platform_log import failures, letter, publish
 
@@ -42,8 +43,8 @@ class Clock:
         return self.now
 
 
-def notifier(channels: list[Channel], clock: Clock | None = None, **options: Any) -> GroupNotifier:
-    return GroupNotifier(
+def notifier(channels: list[Channel], clock: Clock | None = None, **options: Any) -> OutageNotifier:
+    return OutageNotifier(
         channels,
         Redactor(),
         GroupingRules(),
@@ -98,6 +99,75 @@ async def test_each_group_has_its_message_and_the_next_comes_after_the_cooldown(
         clock.now = 1_201  # a silence longer than the cool-down: another outage
         await notify(event(14, dlq_timestamp="2026-02-01T00:00:00Z"))
     assert "Since: 2026-02-01 00:00:00 UTC\nHow many: 1\n" in box.messages[3]["message"]
+
+
+def of_a_broker(number: int) -> DLQEvent:
+    """A failure of one broker, each from another place of our code, of seven services."""
+    trace = (
+        "Traceback (most recent call last):\n"
+        f'  File "/app/service_{number}.py", line 7, in handle_{number}\n'
+        f"    store_{number}(event)\n"
+        '  File "/usr/lib/python3/site-packages/redis/connection.py", line 698, in connect\n'
+        "    raise ConnectionError(self._error_message(e))\n"
+        "redis.exceptions.ConnectionError: Error 111 connecting to redis:6379. Refused.\n"
+    )
+    return event(
+        number,
+        error_type="redis.exceptions.ConnectionError",
+        error_message="Error 111 connecting to redis:6379. Refused.",
+        stack_trace=trace,
+        source_service=f"service-{number % 7}",
+    )
+
+
+async def test_twenty_groups_of_one_cause_are_one_message_and_one_entry_that_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = [of_a_broker(number) for number in range(20)]
+    prints = [prints_of(each, Redactor(), GroupingRules()) for each in events]
+    assert len({group for group, _ in prints}) == 20
+    assert len({cause for _, cause in prints}) == 1
+    clock = Clock()
+    with services(monkeypatch) as keepers:
+        channels = open_channels([keepers.url("pagerduty"), keepers.url("webhook")])
+        async with inbox() as box:
+            channels += open_channels([box.url])
+            async with notifier(channels, clock, look_seconds=0.01) as notify:
+                await asyncio.gather(*map(notify, events))
+                clock.now = 601
+                await until(lambda: _is(len(keepers.hooks) == 2))
+                assert list(keepers.pages.values()) == [["trigger", "resolve"]]
+                await notify(events[3])  # it comes back: the same key again
+        assert list(keepers.pages.values()) == [["trigger", "resolve", "trigger"]]
+    assert [message["title"] for message in box.messages] == [
+        "redis.exceptions.ConnectionError in service-0 and 6 more services: 20 dead letters",
+        "redis.exceptions.ConnectionError in service-3: 1 dead letter",
+    ]
+    assert "How many: 20, in 20 groups\n" in box.messages[0]["message"]
+    assert "The groups: dlq groups\n" in box.messages[0]["message"]
+    assert [hook["type"] for hook in keepers.hooks][:2] == ["alert.trigger", "alert.resolve"]
+    assert "No dead letter of it for 10 min." in keepers.hooks[1]["data"]["text"]
+
+
+async def test_an_entry_that_was_not_closed_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    with services(monkeypatch) as keepers:
+        channels = open_channels([keepers.url("pagerduty")])
+        async with notifier(channels, clock, look_seconds=0.01) as notify:
+            await notify(event(1))
+            keepers.status = 503
+            clock.now = 601
+            asked = len(keepers.asked)
+            await until(lambda: _is(len(keepers.asked) >= asked + 2))
+            assert list(keepers.pages.values()) == [["trigger"]]
+            keepers.status = 200
+            await until(lambda: _is(list(keepers.pages.values()) == [["trigger", "resolve"]]))
+
+
+async def _is(condition: bool) -> bool:
+    return condition
 
 
 async def test_no_secret_reaches_a_channel() -> None:
@@ -172,9 +242,11 @@ def test_an_invalid_url_is_refused_without_showing_it() -> None:
 
 def test_any_bytes_make_a_message() -> None:
     odd = DLQEvent.read(LogMessage("sahool.dlq.x", 1, 10**18, b"\xff\x00"), "SAHOOL_DLQ")
-    group = group_of(odd, Redactor(), GroupingRules())
+    group, cause = prints_of(odd, Redactor(), GroupingRules())
     since = datetime(2026, 1, 1, tzinfo=UTC)
-    message = message_of(odd, group, Redactor(), count=1, new_count=1, since=since)
+    counts = {"count": 1, "new_count": 1}
+    where = {"groups": [group], "services": [odd.service]}
+    message = message_of(odd, cause, Redactor(), **where, **counts, since=since)
     assert message.title == "unknown in unknown: 1 dead letter"
 
 
@@ -187,14 +259,14 @@ async def test_the_group_is_the_one_that_the_drain_finds(
     await drain_log(settings)
     rules = settings.rules
     mine = GroupingRules(group=(Group(name="mine", error_message="no connection"),))
-    stored = {row["dlq_sequence"]: row["group_id"] for row in failures(settings)}
+    stored = {r["dlq_sequence"]: (r["group_id"], r["cause_id"]) for r in failures(settings)}
     events = [
         DLQEvent.read(LogMessage("sahool.dlq.x", n, 10**18, body), "S")
         for n, body in enumerate([*bodies, letter(2), b"odd"], 1)
     ]
     redactor = settings.redactor(rules)
-    assert {e.sequence: group_of(e, redactor, rules.grouping) for e in events} == stored
-    assert group_of(events[1], redactor, mine) != stored[2]
+    assert {e.sequence: prints_of(e, redactor, rules.grouping) for e in events} == stored
+    assert prints_of(events[1], redactor, mine)[0] != stored[2][0]
 
 
 async def _has_refused(box: Inbox) -> bool:

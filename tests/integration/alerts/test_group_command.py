@@ -87,11 +87,27 @@ def test_a_change_is_shown_wherever_the_group_is(
     row = json.loads(dlq("group", group, "--json").stdout)["group"]
     assert (row["owner"], row["labels"], row["is_muted"]) == (None, None, False)
     assert row["ticket"] == "https://t.example/7"
-
+    first = "owner team-a; note call [redacted:email]; ticket https://t.example/7; labels known;"
+    changes = [
+        f"{first} muted until it escalates",
+        "no owner; no labels; unmuted",
+    ]
+    told = json.loads(dlq("show", group, "--json").stdout)["group_history"]
+    assert [line[1:] for line in told] == [[change, "ana", "asked them"] for change in changes]
+    shown = dlq("show", group).stdout
+    said = shown.index("What people said of the group")
+    assert said < shown.index(changes[0]) < shown.index(changes[1])
+    failure = str(query(settings, "SELECT id::text FROM failed_events LIMIT 1")[0]["id"])
+    alone = json.loads(dlq("show", failure, "--json").stdout)
+    assert "group_history" not in alone
     rows = json.loads(dlq("audit", "--action", "group", "--json").stdout)["audit"]
     assert [(row["actor"], row["reason"]) for row in rows] == [("ana", "asked them")] * 2
     assert rows[1]["detail"]["changes"]["note"] == "call [redacted:email]"
     assert "group.changed" in dlq("audit").stdout
+    audited = dlq("audit", group).stdout
+    assert f"group {group} {changes[0]}" in audited
+    assert json.loads(dlq("audit", group, "--json").stdout)["audit"] == rows
+    assert json.loads(dlq("audit", "0" * 16, "--json").stdout)["audit"] == []
     assert "bo@acme" not in "".join(in_lake(settings, "case_events")["body"])
 
 

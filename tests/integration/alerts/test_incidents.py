@@ -266,3 +266,138 @@ async def test_what_waits_for_a_channel_that_is_not_there_is_kept(
     assert status == 1
     assert "DLQ_ALERT_URLS has no entry page, but a message for it is waiting" in errors
     assert (await evaluate_alerts(to(settings, *urls))).delivered == 1
+
+
+# One entry for an incident ------------------------------------------------------------------------
+
+
+def incident(settings: Settings, *services: str, until: str = "NULL") -> None:
+    """An incident of these services in the marts, which began five minutes ago."""
+    execute(settings, "DELETE FROM mart_incidents")
+    execute(
+        settings,
+        "INSERT INTO mart_incidents (incident_id, from_at, until_at, services, group_count,"
+        f" failure_count) VALUES ('20260302-11-2a56f4', now() - interval '5 minutes', {until},"
+        " %s, 20, 906)",
+        ", ".join(services),
+    )
+
+
+def end_of(settings: Settings, service: str) -> None:
+    past = "now() - interval '1 hour'"
+    execute(
+        settings,
+        f"UPDATE failed_events SET dlq_timestamp = {past}, created_at = {past}"
+        " WHERE consumer_service = %s",
+        service,
+    )
+
+
+def fail(settings: Settings, *services: str) -> None:
+    for service in services:
+        add_failures(settings, 3, service=service, error_type="DatabaseError")
+
+
+async def test_all_alerts_of_an_incident_are_one_entry_that_ends_with_the_last_of_them(
+    settings: Settings, client: Client, box: Services
+) -> None:
+    async with inbox() as chat:
+        settings = to(settings, *map(box.url, KEEPERS), chat.url)
+        many = [f"service-{n:02}" for n in range(20)]
+        incident(settings, *many, "late")
+        fail(settings, *many)
+        first = await evaluate_alerts(settings)
+        assert (len(first.firing), first.delivered) == (20, 5)
+        fail(settings, "late", "beside")  # one joins, one is no part of it
+        await evaluate_alerts(settings, later(1))
+        assert list(box.pages.values()) == [["trigger"], ["trigger"]]
+        entry, other = box.pages
+        texts = [event["payload"] for event in box.pagerduty if event["dedup_key"] == entry]
+        assert all(text["summary"].startswith("FIRING: incident of service-00") for text in texts)
+        assert "dlq incident 20260302-11-2a56f4" in texts[-1]["custom_details"]["text"]
+        assert "and 16 more" in texts[-1]["custom_details"]["text"]  # 21 by now, of which 5 named
+        alone = [event for event in box.pagerduty if event["dedup_key"] == other]
+        assert [event["payload"]["component"] for event in alone] == ["beside"]
+        for name in many:
+            end_of(settings, name)
+        assert (await evaluate_alerts(settings, later(8))).resolved == 1  # a message to the chat
+        assert list(box.pages.values()) == [["trigger"], ["trigger"]]
+        end(settings)
+        await evaluate_alerts(settings, later(16))
+    assert list(box.pages.values()) == [["trigger", "resolve"]] * 2
+    assert list(box.alerts.values()) == [["create", "close"]] * 2
+    assert (len(box.alertmanager), box.firing()) == (2, [])
+    assert {hook["data"]["key"] for hook in box.hooks} == {entry, other}
+
+
+async def test_alerts_that_were_told_before_the_incident_was_known_move_to_its_entry(
+    settings: Settings, client: Client, box: Services
+) -> None:
+    settings = to(settings, *map(box.url, KEEPERS))
+    fail(settings, "weather")
+    await evaluate_alerts(settings)
+    fail(settings, "ndvi", "soil")
+    await evaluate_alerts(settings, later(0.5))
+    assert list(box.pages.values()) == [["trigger"]] * 3
+    incident(settings, "weather", "ndvi", "soil")
+    known = await evaluate_alerts(settings, later(1))
+    assert known.told == ()  # people know them
+    assert list(box.pages.values()) == [["trigger"], *[["trigger", "resolve"]] * 2]
+    [kept, *_] = box.pages
+    assert box.pagerduty[2 + 1]["dedup_key"] == kept  # the entry says all before others are closed
+    assert "- soil: " in box.pagerduty[3]["payload"]["custom_details"]["text"]
+    closed = [hook["data"] for hook in box.hooks if hook["type"] == "alert.resolve"]
+    assert {each["title"] for each in closed} == {
+        "JOINED: Critical errors: ndvi",
+        "JOINED: Critical errors: soil",
+    }
+    assert [held["labels"]["subject"] for held in box.firing()] == ["weather"]
+    box.alertmanager.clear()  # a restart
+    sent = len(box.asked)
+    await evaluate_alerts(settings, later(2))
+    assert len(box.asked) == sent + 1
+    assert [held["labels"]["subject"] for held in box.firing()] == ["weather"]
+    end_of(settings, "weather")  # the first one ends; its entry goes on with the others
+    await evaluate_alerts(settings, later(9))
+    assert box.pages[kept] == ["trigger"]
+    assert len(box.firing()) == 1
+    incident(settings, "weather", "ndvi", "soil", until="now()")
+    end(settings)
+    await evaluate_alerts(settings, later(17))
+    assert [states[-1] for states in box.pages.values()] == ["resolve"] * 3
+    assert box.pages[kept] == ["trigger", "resolve"]
+    assert box.firing() == []
+
+
+async def test_the_entry_of_an_incident_is_acknowledged_when_all_its_alerts_are(
+    settings: Settings, client: Client, box: Services
+) -> None:
+    settings = to(settings, box.url("pagerduty"))
+    incident(settings, "weather", "ndvi")
+    fail(settings, "weather", "ndvi")
+    await evaluate_alerts(settings)
+    one, two = (row["id"] for row in query(settings, "SELECT id FROM alerts ORDER BY id"))
+    await acknowledge_alerts(settings, [one], "ada", "")
+    assert list(box.pages.values()) == [["trigger"]]
+    await acknowledge_alerts(settings, [two], "ada", "")
+    assert list(box.pages.values()) == [["trigger", "acknowledge"]]
+
+
+async def test_each_owner_has_one_entry_of_an_incident_for_the_own_alerts(
+    settings: Settings, client: Client, box: Services
+) -> None:
+    rules = (
+        '[[overrides]]\nservice = "ndvi"\nchannels = ["ndvi"]\n'
+        '[[overrides]]\nservice = "weather"\nchannels = ["weather"]'
+    )
+    urls = (f"ndvi={box.url('pagerduty')}", f"weather={box.url('webhook')}")
+    settings = to(settings, *urls, rules=rules)
+    incident(settings, "weather", "ndvi")
+    fail(settings, "weather", "ndvi")
+    await evaluate_alerts(settings)
+    [page], [hook] = box.pagerduty, box.hooks
+    assert page["dedup_key"] == hook["data"]["key"]
+    end_of(settings, "ndvi")
+    await evaluate_alerts(settings, later(8))
+    assert list(box.pages.values()) == [["trigger", "resolve"]]  # no alert of it goes there
+    assert [hook["type"] for hook in box.hooks] == ["alert.trigger"]

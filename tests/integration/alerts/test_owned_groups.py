@@ -1,5 +1,7 @@
 """Groups that people own, on real servers: mutes and how they end, routes, a lost database."""
 
+import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,16 +13,19 @@ from nats.aio.client import Client
 
 from sahool_dlq.alerts import evaluate, outbox
 from sahool_dlq.alerts.evaluate import evaluate_alerts
+from sahool_dlq.alerts.rules import read_alert_rules, sql_pattern
 from sahool_dlq.deadletter.group_changes import Mute
-from sahool_dlq.errors import GroupError
+from sahool_dlq.errors import GroupError, SettingsError
 from sahool_dlq.jobs.care import care_of, mute_in_words
 from sahool_dlq.jobs.decisions import audit_trail
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.groups import GroupEdit, change_group
 from sahool_dlq.jobs.marts import build_all_marts
+from sahool_dlq.jobs.watch import Screen, monitor_config, watch
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate
 from support.alert_inbox import inbox
+from support.consumer_log import seen
 from support.platform_log import execute, in_lake, letter, publish, query
 
 TRACE = """Traceback (most recent call last):
@@ -40,21 +45,27 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "TRIES_SECONDS", (0.01,))
 
 
+def failure(number: int, service: str, **facts: Any) -> bytes:
+    """A failure of now."""
+    now = datetime.now(UTC).isoformat()
+    return letter(
+        number,
+        error_type="app.errors.DatabaseError",
+        error_message=f"no space for {service}",
+        source_service=service,
+        stack_trace=TRACE.format(service=service),
+        **dict.fromkeys(("first_attempt_at", "last_attempt_at", "dlq_timestamp"), now),
+        **facts,
+    )
+
+
 @pytest.fixture
 def fail(settings: Settings, client: Client) -> Fail:
     """Publish new failures of a service and drain them; the id of their group."""
     numbers = iter(range(10_000))
 
     async def fail(count: int = 1, service: str = "billing") -> str:
-        now = datetime.now(UTC).isoformat()
-        times = dict.fromkeys(("first_attempt_at", "last_attempt_at", "dlq_timestamp"), now)
-        facts = {
-            "error_type": "app.errors.DatabaseError",
-            "error_message": f"no space for {service}",
-            "source_service": service,
-            "stack_trace": TRACE.format(service=service),
-        }
-        bodies = [letter(next(numbers), **facts, **times) for _ in range(count)]
+        bodies = [failure(next(numbers), service) for _ in range(count)]
         await publish(client, settings, bodies)
         await drain_log(settings)
         found = "SELECT group_id FROM failed_events WHERE source_service = %s LIMIT 1"
@@ -192,25 +203,33 @@ async def test_a_lost_database_gets_owner_note_and_mute_back(
     ] == []  # it is not the log
 
 
-async def test_alerts_go_to_the_channel_of_the_owner(
-    settings: Settings, client: Client, fail: Fail, tmp_path: Path
-) -> None:
-    (tmp_path / "CODEOWNERS").write_text(
+def routed(settings: Settings, folder: Path, **channels: str) -> Settings:
+    """Owners by CODEOWNERS, and a channel for two of them."""
+    (folder / "CODEOWNERS").write_text(
         "*                    @acme/platform\n/services/billing/   @acme/payments @bo\n"
     )
-    (tmp_path / "rules.toml").write_text('[ownership]\ncodeowners = "CODEOWNERS"\n')
-    (tmp_path / "alerts.toml").write_text(
+    (folder / "rules.toml").write_text('[ownership]\ncodeowners = "CODEOWNERS"\n')
+    (folder / "alerts.toml").write_text(
+        '[[overrides]]\ntenant = "test-*"\nenabled = false\n'
         '[[overrides]]\nowner = "*/payments"\nchannels = ["payments"]\n'
         '[[overrides]]\nowner = "team-harvest"\nchannels = ["harvest"]\n'
         '[rules.critical_errors]\nchannels = ["all"]\n'
     )
+    return alerting(
+        settings,
+        alert_urls=[f"{name}={url}" for name, url in channels.items()],
+        rules_file=folder / "rules.toml",
+        alert_rules_file=folder / "alerts.toml",
+    )
+
+
+async def test_alerts_go_to_the_channel_of_the_owner(
+    settings: Settings, client: Client, fail: Fail, tmp_path: Path
+) -> None:
     async with inbox() as payments, inbox() as harvest, inbox() as others:
-        urls = [f"payments={payments.url}", f"harvest={harvest.url}", f"all={others.url}"]
-        files = {
-            "rules_file": tmp_path / "rules.toml",
-            "alert_rules_file": tmp_path / "alerts.toml",
-        }
-        told = alerting(settings, alert_urls=urls, **files)
+        told = routed(
+            settings, tmp_path, payments=payments.url, harvest=harvest.url, all=others.url
+        )
         billing = await fail()
         group = await fail(service="harvest")
         await fail(service="weather")
@@ -228,3 +247,58 @@ async def test_alerts_go_to_the_channel_of_the_owner(
     ]
     said = harvest.messages[0]["message"]
     assert "Owner: team-harvest\nTicket: https://tracker.example/7" in said
+
+
+async def test_the_monitor_sends_to_the_channel_of_the_owner(
+    settings: Settings, client: Client, fail: Fail, tmp_path: Path
+) -> None:
+    async with inbox() as payments, inbox() as harvest, inbox() as others:
+        told = routed(
+            settings, tmp_path, payments=payments.url, harvest=harvest.url, all=others.url
+        )
+        await say(told, await fail(service="harvest"), owner="team-harvest")
+        shown: list[str] = []
+        screen = Screen(
+            lambda event, _: shown.append(event.event_id), lambda _: None, lambda _: None
+        )
+        stop = asyncio.Event()
+        watching = asyncio.create_task(watch(told, monitor_config(told), screen, stop))
+        try:
+            await seen(harvest.messages, 1)  # whom a person named, from the log so far
+            await publish(
+                client,
+                told,
+                [failure(900, "billing", tenant_id="test-1"), failure(901, "weather")],
+            )
+            await seen(others.messages, 1)
+            assert payments.messages == []  # the rules say that this tenant fires nothing
+            await publish(client, told, [failure(902, "billing")])  # not drained when it is sent
+            await seen(payments.messages, 1)
+        finally:
+            stop.set()
+            await watching
+    assert len(set(shown)) == 4
+    assert [[m["title"] for m in box.messages] for box in (payments, harvest, others)] == [
+        ["app.errors.DatabaseError in billing: 1 dead letter"],
+        ["app.errors.DatabaseError in harvest: 1 dead letter"],
+        ["app.errors.DatabaseError in weather: 1 dead letter"],
+    ]
+
+
+async def test_the_monitor_says_which_channel_does_not_exist(
+    settings: Settings, client: Client, tmp_path: Path
+) -> None:
+    told = routed(settings, tmp_path)
+    screen = Screen(lambda *_: None, lambda _: None, lambda _: None)
+    with pytest.raises(SettingsError, match="send to the channel 'all'"):
+        await watch(told, monitor_config(told), screen, asyncio.Event())
+
+
+@pytest.mark.parametrize("wildcard", ["**", "ab*", "a?c", "a.c", "a%_\\", "*/pay[m]ents", "é*"])
+def test_the_monitor_and_the_rules_match_the_same(settings: Settings, wildcard: str) -> None:
+    texts = ["", "abc", "a.c", "a%_\\", "@x/payments", "@x/pay[m]ents", "éa\nb", "ABC"]
+    rules = read_alert_rules(f"[[overrides]]\nowner = {json.dumps(wildcard)}\nabove = 1")
+    scope = rules.scopes(rules.rules[0])[0]
+    for text in texts:
+        [row] = query(settings, "SELECT %s::text LIKE %s AS is_like", text, sql_pattern(wildcard))
+        assert scope.takes("any", None, text) == row["is_like"], text

@@ -24,7 +24,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHARTS = {
     "explore_the_lake": 1,
     "failure_patterns": 5,
-    "one_incident": 2,
+    "incidents": 2,
+    "one_group": 2,
     "redrive_outcomes": 1,
     "resolution_times": 4,
     "service_health": 2,
@@ -53,10 +54,15 @@ def test_every_notebook_runs_and_draws_its_charts(
     assert {name: charts(book) for name, book in books.items()} == CHARTS
     for html in [html for book in books.values() for html in shown(book)]:
         assert not re.search(r"(src|href)=.?https?:|dataframe", html)  # no network, no bare frame
-    said = "".join(out.get("text", "") for out in books["one_incident"].cells[1]["outputs"])
+    said = "".join(out.get("text", "") for out in books["one_group"].cells[1]["outputs"])
     assert re.search(r"[\d,]+ failures in irrigation, 0 of them open", said)
     assert "It came with 2.7.0 of irrigation" in said
-    [versions] = [html for html in shown(books["one_incident"]) if "of this group" in html]
+    told = "".join(
+        out.get("text", "") for cell in books["incidents"].cells for out in cell.get("outputs", [])
+    )
+    assert re.search(r"[1-9]\d* incidents in 13 weeks", told)
+    assert "# Post-mortem: " in told
+    [versions] = [html for html in shown(books["one_group"]) if "of this group" in html]
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in versions.split("<tr")]
     assert [(row[1], row[-1] != "0") for row in rows if row and row[1].startswith("2.7")] == [
         ("2.7.0", True),

@@ -17,6 +17,7 @@ from sahool_dlq.cli import _command
 from sahool_dlq.cli.simulate import command
 from sahool_dlq.errors import SimulationError
 from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.incidents import find_incident
 from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
@@ -241,6 +242,19 @@ def test_an_incident_is_shown_with_its_timeline(
     draft = dlq("incident", id_, "--postmortem")
     assert draft.startswith("# Post-mortem: weather, then irrigation, ndvi, ")
     assert all(f"## {part}" in draft for part in ("Impact", "Timeline", "Cause", "Actions"))
+    dlq("incident", id_, "--html", str(folder / "incident.html"))
+    page = (folder / "incident.html").read_text()
+    drawn = page[page.index("<figure>") : page.index("</figure>")]
+    lanes = [drawn.index(f">{name}</text>") for name in ("weather", "irrigation", "ndvi")]
+    assert lanes == sorted(lanes)
+    done = drawn.index(">redriven</text>")
+    assert lanes[-1] < done
+    found = find_incident(Settings(lake_uri=str(folder / "lake")), id_, UNTIL)
+    own = found.course.minutes.filter("is_in", kind="failed")
+    assert own["count"].sum() == newest["failure_count"]
+    joined = own.group_by("service").agg(pl.col("first_at").min()).sort("first_at")
+    assert joined["service"].to_list() == ["weather", "irrigation", "ndvi"]
+    assert joined["first_at"][0] == newest["from_at"]
 
 
 def test_a_group_that_was_repaired_and_returns_has_regressed_and_no_other(

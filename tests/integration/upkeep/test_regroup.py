@@ -2,23 +2,30 @@
 
 import asyncio
 import shutil
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from nats.aio.client import Client
+from pydantic import SecretStr
 
+from sahool_dlq.deadletter.group_changes import Mute
 from sahool_dlq.drain.sinks import Sinks
-from sahool_dlq.errors import RegroupError
+from sahool_dlq.errors import GroupError, RegroupError
+from sahool_dlq.jobs.care import care_of, mute_in_words
+from sahool_dlq.jobs.case_history import group_history
 from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.groups import GroupEdit, carry_words, change_group
 from sahool_dlq.jobs.upkeep import regroup_history
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.postgres.database import locking
 from sahool_dlq.stores.postgres.failed_events import Batch
 from sahool_dlq.upkeep import regroup as regroup_module
-from sahool_dlq.upkeep.regroup import RegroupReport
+from sahool_dlq.upkeep.carried_words import carried
+from sahool_dlq.upkeep.regroup import Carried, RegroupReport
 from support.platform_log import execute, failures, in_lake, letter, publish, query, state_of
 
 RULES = """
@@ -200,3 +207,131 @@ async def test_two_regroups_do_not_run_at_once(settings: Settings) -> None:
         with pytest.raises(RegroupError, match=r"Another regroup is running \(session \d+ of "):
             regroup_history(settings)
     assert Lake(settings.lake).files("dead_letters") == []
+
+
+# What people said -------------------------------------------------------------------------------
+
+
+def parcels(**counts: int) -> list[bytes]:
+    """Failures that are a group for each parcel, and by the rules one group."""
+    names = [name for name, count in counts.items() for _ in range(count)]
+    return [
+        letter(n, error_message=f"parcel {name} is locked", error_type="LockedError")
+        for n, name in enumerate(names)
+    ]
+
+
+async def say(settings: Settings, group: str, **changes: Any) -> None:
+    await change_group(settings, group, GroupEdit(**changes), actor="ana", reason="they know")
+
+
+def groups_of(settings: Settings) -> dict[str, str]:
+    found = "SELECT DISTINCT error_message, group_id FROM failed_events"
+    return {row["error_message"].split()[1]: row["group_id"] for row in query(settings, found)}
+
+
+@pytest.mark.parametrize(
+    ("moves", "expected"),
+    [
+        ({("a", "x"): 6, ("a", "a"): 4}, [Carried("a", "x", 6)]),
+        ({("a", "x"): 5, ("a", "y"): 5}, []),  # no group gets more than half
+        ({("a", "x"): 5}, []),  # five stay
+        ({("a", "x"): 9, ("b", "x"): 10}, [("b", "x", 10, ""), ("a", "x", 9, "more failures")]),
+        ({("a", "b"): 9}, [("a", "b", 9, "words of its own")]),
+        ({("a", "c"): 9}, []),  # carried already
+    ],
+)
+def test_words_go_where_more_than_half_of_the_failures_go(
+    moves: dict[tuple[str, str], int], expected: list[Any]
+) -> None:
+    worded = {"a": ("team-a",), "b": ("team-b",), "c": ("team-a",)}
+    found = list(carried(worded, moves, dict.fromkeys(worded, 10)))
+    assert len(found) == len(expected)
+    for one, said in zip(found, expected, strict=True):
+        group, to, count, why = said if isinstance(said, tuple) else astuple(said)
+        assert (one.group_id, one.to, one.failure_count) == (group, to, count)
+        assert (why or "") in (one.kept or "")
+        assert bool(why) == bool(one.kept)
+
+
+async def test_what_people_said_follows_the_failures(
+    settings: Settings, ruled: Settings, client: Client
+) -> None:
+    await publish(client, settings, parcels(Nord=8, West=5, Ost=3))
+    before = ruled.model_copy(update={"rules_file": None})
+    await drain_log(before)
+    old = groups_of(settings)
+    await say(before, old["Nord"], owner="team-a", labels=["locks"], mute=Mute(more=5))
+    await say(before, old["West"], note="see the runbook")
+    changed = len(in_lake(settings, "case_events"))
+    dry = await asyncio.to_thread(regroup_history, ruled, is_dry_run=True)
+    assert len(in_lake(settings, "case_events")) == changed
+    report = await asyncio.to_thread(regroup_history, ruled)
+    new = groups_of(settings)["Nord"]
+    other = "it gets the words of a group with more failures"
+    assert (
+        report.words
+        == dry.words
+        == [
+            Carried(old["Nord"], new, 8),
+            Carried(old["West"], new, 5, other),
+        ]
+    )
+    row = care_of(settings, new)
+    assert (row["owner"], row["labels"], row["note"]) == ("team-a", ["locks"], None)
+    assert mute_in_words(row) == "until 5 more failures"
+    assert row["mute_reason"] == f"regrouped from {old['Nord']}: they know"
+    assert [line[1:3] for line in group_history(settings, new)] == [
+        ("owner team-a; labels locks; muted until 5 more failures", "dlq-regroup")
+    ]
+    again = await asyncio.to_thread(regroup_history, ruled)
+    assert again.words == []
+    # The rest by hand, as the report says.
+    await carry_words(ruled, old["West"], new, actor="ana", reason="one group now")
+    row = care_of(settings, new)
+    assert (row["owner"], row["note"]) == ("team-a", "see the runbook")
+    with pytest.raises(GroupError, match="Nobody said anything of a group"):
+        await carry_words(ruled, old["Ost"], new, actor="ana", reason="one group now")
+
+
+async def test_a_regroup_that_was_killed_loses_no_words_and_carries_them_once(
+    settings: Settings, ruled: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(client, settings, parcels(Nord=12))
+    before = ruled.model_copy(update={"rules_file": None})
+    await drain_log(before)
+    await say(before, groups_of(settings)["Nord"], owner="team-a")
+    monkeypatch.setattr(regroup_module, "_BATCH_ROWS", 5)
+    whole, calls = regroup_module._update, iter(range(100))
+
+    def dies(connection: Any, frame: pl.DataFrame) -> None:
+        whole(connection, frame)
+        if next(calls) == 1:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(regroup_module, "_update", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        await asyncio.to_thread(regroup_history, ruled)
+    report = await asyncio.to_thread(regroup_history, ruled)
+    assert report.words == []
+    [new] = groups_of(settings).values()
+    assert care_of(settings, new)["owner"] == "team-a"
+    assert len(group_history(settings, new)) == 1
+
+
+async def test_words_that_the_log_does_not_take_are_told_and_the_regroup_goes_on(
+    settings: Settings, ruled: Settings, client: Client
+) -> None:
+    await publish(client, settings, parcels(Nord=3))
+    before = ruled.model_copy(update={"rules_file": None})
+    await drain_log(before)
+    old = groups_of(settings)["Nord"]
+    await say(before, old, owner="team-a")
+    nowhere = ruled.model_copy(update={"nats_url": SecretStr("nats://127.0.0.1:1")})
+    report = await asyncio.to_thread(regroup_history, nowhere)
+    new = groups_of(settings)["Nord"]
+    assert new != old
+    [words] = report.words
+    assert (words.group_id, words.to, words.failure_count) == (old, new, 3)
+    assert "No NATS server answers" in (words.kept or "")
+    assert "owner" not in care_of(settings, new)

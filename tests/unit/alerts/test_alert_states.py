@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sahool_dlq.alerts.entries import moves
 from sahool_dlq.alerts.findings import Finding
 from sahool_dlq.alerts.rules import AlertRules, Rule, read_alert_rules
 from sahool_dlq.alerts.states import Alert, step
@@ -288,3 +289,37 @@ def test_a_file_that_makes_no_sense_is_refused_where_it_does_not(text: str, reas
     with pytest.raises(ValueError) as refused:
         read_alert_rules(text)
     assert reason in str(refused.value)
+
+
+def told(id_: int, subject: str, minute: int = 0, **values: Any) -> Alert:
+    fired = NOW + timedelta(minutes=minute)
+    given = {"state": "firing", "fired_at": fired, "told_count": 1, "id": id_, **values}
+    return replace(alert("service_failing", subject, value=0.9, above=0.5), **given)
+
+
+@pytest.mark.parametrize(
+    ("alerts", "expected"),
+    [
+        # the first that fired leads, a critical one before others
+        ([told(1, "ndvi", 1), told(2, "soil"), told(3, "billing")], {1: 2}),
+        ([told(1, "ndvi"), told(2, "soil", 5, severity="critical")], {1: 2}),
+        # who is there stays; who is acknowledged stays
+        ([told(1, "ndvi", entry_id=2), told(2, "soil")], {}),
+        ([told(1, "ndvi", 1, acked_at=NOW), told(2, "soil")], {}),
+        # the leader that is over still leads; one that has moved no more
+        ([told(1, "ndvi", entry_id=9), told(2, "soil", 3)], {2: 9}),
+        ([told(1, "ndvi", entry_id=8), told(2, "soil", 3)], {1: 2}),
+        ([told(1, "ndvi")], {}),
+    ],
+)
+def test_alerts_of_an_incident_move_to_the_entry_of_the_first(
+    alerts: list[Alert], expected: dict[int, int]
+) -> None:
+    leaders = {9: told(9, "weather"), 8: told(8, "weather", entry_id=7)}
+    assert moves(alerts, leaders, RULES, [OUTAGE]) == expected
+    assert moves(alerts, leaders, RULES, []) == {}
+
+
+def test_an_alert_of_two_incidents_stays_alone() -> None:
+    other = OngoingIncident("20260301-09-b47fc4", ["ndvi", "soil"], 1, 40, NOW)
+    assert moves([told(1, "ndvi"), told(2, "soil", 1)], {}, RULES, [OUTAGE, other]) == {}

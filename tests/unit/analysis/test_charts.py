@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from sahool_dlq.analysis.marts.resolution import CAUSES, curves, thin
-from sahool_dlq.analysis.report import charts
+from sahool_dlq.analysis.report import charts, incidents
 from sahool_dlq.analysis.report.drawing import draw
 from sahool_dlq.analysis.report.sections import printable_frames
 from sahool_dlq.analysis.report.theme import DARK, LIGHT, NOTEBOOK, PHONE, WIDE, Look, as_svgs
@@ -19,7 +19,11 @@ END = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 def drawn(chart: Any) -> list[dict[str, Any]]:
     """All rows of all data of a chart."""
-    return [row for rows in chart.to_dict()["datasets"].values() for row in rows]
+    return drawn_of(chart.to_dict())
+
+
+def drawn_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for rows in spec["datasets"].values() for row in rows]
 
 
 def minutes(*rows: tuple[int, str, str, int]) -> pl.DataFrame:
@@ -117,6 +121,139 @@ def test_a_timeline_counts_each_kind_of_event_in_order_of_their_first() -> None:
         ("failed", 4),
     ]
     assert chart.to_dict()["encoding"]["y"]["sort"] == ["failed", "redrive.published"]
+
+
+def course(*rows: tuple[int, str, str | None, int, bool]) -> pl.DataFrame:
+    """Minutes of an incident: minutes before END, kind, service, count, is_in."""
+    at = [END - timedelta(minutes=row[0]) for row in rows]
+    columns = zip(*(row[1:] for row in rows), strict=True)
+    values = dict(zip(("kind", "service", "count", "is_in"), columns, strict=True))
+    return pl.DataFrame({"minute_at": at, "first_at": at, **values})
+
+
+NO_DEPLOY = pl.DataFrame(
+    schema={
+        "service": pl.String,
+        "consumer_version": pl.String,
+        "first_seen_at": pl.Datetime("us", "UTC"),
+    }
+)
+
+
+def test_an_incident_has_its_services_as_they_joined_then_what_was_done() -> None:
+    minutes = course(
+        (60, "failed", "b", 10, True),
+        (58, "failed", "a", 4, True),
+        (57, "failed", "a", 8, True),
+        (57, "failed", "a", 2, False),  # another group's failures of that minute
+        (66, "failed", "c", 99, False),  # only before: no part of it
+        (40, "redrive.published", None, 22, True),
+    )
+    rows = drawn(charts.incident(minutes, NO_DEPLOY, END - timedelta(minutes=30)))
+    lanes = [row for row in rows if "note" in row and "from" not in row]
+    assert [(row["name"], row["note"]) for row in lanes] == [
+        ("b", "first · 10"),
+        ("a", "2.0 min later · 12"),
+        ("redriven", "22"),
+    ]
+    tops = [row["top"] for row in lanes]
+    assert tops == sorted(tops, reverse=True)
+    bars = [row for row in rows if "low" in row]
+    assert {(row["name"], row["count"], row["colour"]) for row in bars} == {
+        ("b", 10, LIGHT["red"]),
+        ("a", 4, LIGHT["red"]),
+        ("a", 8, LIGHT["red"]),
+        ("a", 2, LIGHT["grey"]),
+        ("redriven", 22, LIGHT["sky"]),
+    }
+    for row in bars:
+        assert row["base"] <= row["low"] < row["high"] < row["top"]
+    both = sorted((r["low"], r["high"]) for r in bars if r["from"] == iso_ago(57))
+    assert both[0][1] == pytest.approx(both[1][0])  # one on the other
+
+
+def iso_ago(minutes: int) -> str:
+    return iso(1000 * (END - timedelta(minutes=minutes)).timestamp())
+
+
+def test_a_version_is_marked_in_the_lane_of_its_service_while_the_incident_is_shown() -> None:
+    minutes = course(*((ago, "failed", "a", 5, True) for ago in range(30, 60)))
+    ago = [45, 27, 600]
+    deploys = pl.DataFrame(
+        {
+            "service": ["a", "a", "a"],
+            "consumer_version": ["2.0", "2.1", "1.0"],
+            "first_seen_at": [END - timedelta(minutes=minutes) for minutes in ago],
+        }
+    )
+    for look in (WIDE, PHONE):
+        chart = charts.incident(minutes, deploys, END - timedelta(minutes=30), look)
+        assert {row["v"] for row in drawn(chart) if "v" in row} == {"2.0", "2.1"}
+        assert as_svgs([chart])[0]
+
+
+def test_names_of_versions_that_would_lie_over_another_are_left_to_the_pointer() -> None:
+    minutes = course(*((ago, "failed", "a", 5, True) for ago in range(30, 60)))
+    ago = [50.0, 49.0, 40.0, 29.5]
+    deploys = pl.DataFrame(
+        {
+            "service": ["a"] * 4,
+            "consumer_version": ["2.0.0", "2.0.1-rc.1", "2.0.2", "2.1.0-beta.12"],
+            "first_seen_at": [END - timedelta(minutes=minutes) for minutes in ago],
+        }
+    )
+    chart = charts.incident(minutes, deploys, END - timedelta(minutes=30)).to_dict()
+    named = [row for row in drawn_of(chart) if "side" in row]
+    assert {(row["v"], row["side"]) for row in named} == {
+        ("2.0.0", "left"),
+        ("2.0.2", "left"),
+        ("2.1.0-beta.12", "right"),  # at the edge
+    }
+    assert {row["v"] for row in drawn_of(chart) if "v" in row} == set(deploys["consumer_version"])
+
+
+def test_of_many_services_the_first_twelve_are_drawn_and_the_title_says_so() -> None:
+    minutes = course(*((60 - n, "failed", f"s{n:02}", 5, True) for n in range(15)))
+    chart = charts.incident(minutes, NO_DEPLOY, END - timedelta(minutes=30)).to_dict()
+    assert "(the first 12 of 15)" in chart["title"]["text"]
+    names = {row["name"] for row in drawn_of(chart) if "note" in row}
+    assert names == {f"s{n:02}" for n in range(12)}
+
+
+def test_all_incidents_have_a_circle_for_each_service_and_the_first_stands_out() -> None:
+    begins = [END - timedelta(days=day) for day in (3, 1)]
+    frame = pl.DataFrame(
+        {
+            "incident_id": ["i1", "i2"],
+            "from_at": begins,
+            "until_at": [begins[0] + timedelta(hours=1), None],
+            "services": ["a, b", "b"],
+            "failure_count": [30, 5],
+        }
+    )
+    rows = drawn(charts.all_incidents(frame, END))
+    assert {(row["incident_id"], row["service"], row["role"]) for row in rows} == {
+        ("i1", "a", "failed first"),
+        ("i1", "b", "joined"),
+        ("i2", "b", "failed first"),
+    }
+    assert {row["to"] for row in rows if row["incident_id"] == "i2"} == {iso_ago(0)}
+
+
+def test_the_incident_that_is_drawn_lasts_or_was_the_most_costly_of_a_week() -> None:
+    def row(id_: str, days: float, delay: int, lasts: bool = False) -> dict[str, Any]:
+        begin = END - timedelta(days=days)
+        until = None if lasts else begin + timedelta(hours=1)
+        return {"incident_id": id_, "from_at": begin, "until_at": until, "delay_seconds": delay}
+
+    rows = [row("new", 1, 10), row("costly", 3, 500), row("old", 9, 9000), row("older", 20, 1)]
+    types: dict[str, Any] = {"until_at": pl.Datetime("us", "UTC")}
+    frame = pl.DataFrame(rows, schema_overrides=types)
+    assert incidents.shown(frame, END) == "costly"
+    assert incidents.shown(frame.filter(pl.col("incident_id").str.starts_with("old")), END) == "old"
+    lasting = pl.DataFrame([*rows, row("lasts", 9, 1, True)], schema_overrides=types)
+    assert incidents.shown(lasting, END) == "lasts"
+    assert incidents.shown(frame.clear(), END) is None
 
 
 def test_a_chart_answers_to_the_pointer_only_where_it_is_asked_to() -> None:

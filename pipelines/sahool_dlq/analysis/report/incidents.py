@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -15,10 +15,25 @@ from sahool_dlq.analysis.report.section import (
     seconds_as_text,
 )
 
-__all__ = ["Incident", "Step", "duration", "in_words", "post_mortem", "section"]
+__all__ = [
+    "Course",
+    "Incident",
+    "Step",
+    "duration",
+    "figures",
+    "groups",
+    "in_words",
+    "names",
+    "post_mortem",
+    "section",
+    "services_in_words",
+    "shown",
+    "timeline",
+]
 
 
 _MOST_SHOWN = 6
+_RECENT = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +49,25 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """An incident in minutes, for its chart."""
+
+    row: Mapping[str, Any]  # of `incidents`
+    minutes: pl.DataFrame  # minute_at, kind, service, count, first_at, is_in: see charts.incident
+    deploys: pl.DataFrame  # the mart, of its services
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
     """An incident with its groups and its timeline."""
 
     row: Mapping[str, Any]  # of `incidents`
     groups: Sequence[Mapping[str, Any]]  # of `failure_groups`, in the order in which they joined
     steps: Sequence[Step]  # in order of time
+    course: Course
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the row's lists as lists."""
+        """For JSON: the row's lists as lists, without the chart's minutes."""
         lists = {name: names(self.row[name]) for name in ("services", "groups", "causes")}
         return {"incident": {**self.row, **lists}, "groups": self.groups, "timeline": self.steps}
 
@@ -76,6 +101,22 @@ def in_words(incident: Mapping[str, Any]) -> str:
     )
 
 
+def shown(incidents: pl.DataFrame, now: datetime) -> str | None:
+    """The id of the incident that a chart shows: one that lasts; else the most costly one of seven
+    days, else the newest; None if there is none.
+    """
+    is_recent = pl.col("from_at") > now - _RECENT
+    ranked = incidents.sort(
+        pl.col("until_at").is_null(),
+        is_recent,
+        pl.when(is_recent).then("delay_seconds"),
+        "from_at",
+        descending=True,
+        nulls_last=True,
+    )
+    return None if ranked.is_empty() else str(ranked["incident_id"][0])
+
+
 def section(incidents: pl.DataFrame, now: datetime, most_rows: int) -> Section:
     """The newest incidents."""
     rows = tuple(
@@ -98,11 +139,26 @@ def section(incidents: pl.DataFrame, now: datetime, most_rows: int) -> Section:
     return Section("Incidents", columns, rows, note if rows else "")
 
 
+def figures(incident: Incident, now: datetime) -> Section:
+    """What it was, in numbers, for the strip of its page."""
+    row = incident.row
+    is_over = row["until_at"] is not None
+    rows = (
+        ("lasted", duration(row, now), "it is over" if is_over else "until now, and it lasts"),
+        ("failures", row["failure_count"], f"at most {row['peak_count']:,} in a minute"),
+        ("services", row["service_count"], _some(row["group_count"], "group")),
+        ("tenants", row["tenant_count"], "that had a failure"),
+        ("open", row["open_count"], f"{row['cured_count']:,} cured by a redrive"),
+        ("delay", seconds_as_text(row["delay_seconds"]), "of all its events together"),
+    )
+    return Section("Now", ("what", "value", "of which"), rows)
+
+
 def post_mortem(incident: Incident, now: datetime) -> str:
     """A draft in Markdown: what is known, and the questions that people answer."""
     row = incident.row
     facts = Section(
-        "",
+        "Impact",
         ("", row["incident_id"]),
         (
             ("from", row["from_at"]),
@@ -117,23 +173,26 @@ def post_mortem(incident: Incident, now: datetime) -> str:
             ("delay of all events", seconds_as_text(row["delay_seconds"])),
         ),
     )
-    groups = Section(
-        "",
-        ("group", "state", "what"),
-        tuple((g["group_id"], state_in_words(g), what_failed(g)) for g in incident.groups),
-    )
-    timeline = Section(
-        "",
-        ("at", "until", "what", "count", "by", "details"),
-        tuple((s.at, s.until, s.kind, s.count, s.by, s.text) for s in incident.steps),
-    )
     lines = [f"# Post-mortem: {escaped(services_in_words(row))}, {_at(row['from_at'])}", ""]
     lines += [f"Draft of {_at(now)}. {escaped(in_words(row))}.", ""]
-    for title, part in (("Impact", facts), ("Timeline", timeline), ("What failed", groups)):
-        lines += [f"## {title}", "", *as_markdown_table(part), ""]
+    for part in (facts, timeline(incident), groups(incident)):
+        lines += [f"## {part.title}", "", *as_markdown_table(part), ""]
     for title, question in _QUESTIONS:
         lines += [f"## {title}", "", f"*{question}*", ""]
     return "\n".join(lines)
+
+
+def timeline(incident: Incident) -> Section:
+    """Its steps."""
+    columns = ("at", "until", "what", "count", "by", "details")
+    rows = tuple((s.at, s.until, s.kind, s.count, s.by, s.text) for s in incident.steps)
+    return Section("Timeline", columns, rows)
+
+
+def groups(incident: Incident) -> Section:
+    """Its groups, in the order in which they joined."""
+    rows = tuple((g["group_id"], state_in_words(g), what_failed(g)) for g in incident.groups)
+    return Section("What failed", ("group", "state", "what"), rows)
 
 
 _QUESTIONS = (

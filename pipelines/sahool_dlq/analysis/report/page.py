@@ -14,12 +14,12 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from sahool_dlq.analysis.report import charts
+from sahool_dlq.analysis.report import charts, incidents
 from sahool_dlq.analysis.report.section import Section, cell_text
 from sahool_dlq.analysis.report.tables import needed_width
 from sahool_dlq.analysis.report.theme import DARK, LIGHT, PHONE, WIDE, Look, as_svgs
 
-__all__ = ["Figure", "as_html", "as_page", "as_table", "figures"]
+__all__ = ["Figure", "as_html", "as_page", "as_table", "figures", "incident_page"]
 
 _Draw = Callable[[Look], Any]
 _NOT_DRAWN = Markup("<p>This chart could not be drawn; the table below it has the numbers.</p>")
@@ -43,10 +43,37 @@ class _Drawn:
 
 
 def as_html(
-    frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: datetime, headline: str = ""
+    frames: Mapping[str, pl.DataFrame],
+    parts: Sequence[Section],
+    now: datetime,
+    headline: str = "",
+    course: incidents.Course | None = None,
 ) -> str:
-    """The page: a sentence, the sections, and the charts of the same frames."""
-    return as_page("Dead letters", parts, now, _drawn(figures(frames, now)), headline)
+    """The page: a sentence, the sections, and the charts of the same frames and of an incident."""
+    found = figures(frames, now)
+    if course and "moments" not in frames:  # of a young log it would be a few bars
+        found["Incidents"] = [_of_incident(course, now)]
+    return as_page("Dead letters", parts, now, _drawn(found), headline)
+
+
+def incident_page(incident: incidents.Incident, now: datetime) -> str:
+    """The page of one incident: what it was, its chart, its timeline and groups."""
+    timeline = incidents.timeline(incident)
+    drawn = _drawn({timeline.title: [_of_incident(incident.course, now)]})
+    parts = [incidents.figures(incident, now), timeline, incidents.groups(incident)]
+    title = f"Incident {incident.row['incident_id']}"
+    return as_page(title, parts, now, drawn, incidents.in_words(incident.row))
+
+
+def _of_incident(course: incidents.Course, now: datetime) -> Figure:
+    row = course.row
+    return Figure(
+        lambda look: charts.incident(course.minutes, course.deploys, row["until_at"] or now, look),
+        f"{row['incident_id']}: services in the order in which they joined, and what was done"
+        " about these failures. Each row has its own scale; the number is the sum of its bars."
+        " Grey: failures of the same groups before and after. A dashed line is a version that"
+        " began to run.",
+    )
 
 
 def as_page(

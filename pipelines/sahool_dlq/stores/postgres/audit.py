@@ -38,11 +38,15 @@ def audited(
     connection: Connection[Any],
     *,
     about: str | None = None,
+    group: str | None = None,
     actor: str | None = None,
     action: str | None = None,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """The latest rows, newest first; `about` is a failure or a batch, `action` may be a prefix."""
+    """The latest rows, newest first; `about` is a failure or a batch, `action` may be a prefix.
+
+    `group` is the id of a group that people own.
+    """
     return (
         connection.cursor(row_factory=dict_row)
         .execute(
@@ -50,10 +54,11 @@ def audited(
             " a.detail, a.db_user FROM audit_log a WHERE (%(about)s::uuid IS NULL"
             "   OR a.batch_id = %(about)s OR %(about)s = ANY(a.failure_ids) OR a.batch_id IN"
             "   (SELECT batch_id FROM redrives WHERE failure_id = %(about)s))"
+            " AND (%(group)s::text IS NULL OR a.detail->>'group' = %(group)s)"
             " AND (%(actor)s::text IS NULL OR a.actor = %(actor)s)"
             " AND (%(action)s::text IS NULL OR starts_with(a.action, %(action)s))"
             " ORDER BY a.id DESC LIMIT %(limit)s",
-            {"about": about, "actor": actor, "action": action, "limit": limit},
+            {"about": about, "group": group, "actor": actor, "action": action, "limit": limit},
         )
         .fetchall()
     )

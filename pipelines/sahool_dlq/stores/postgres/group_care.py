@@ -20,7 +20,9 @@ __all__ = [
     "group_care",
     "learn_owners",
     "muted_groups",
+    "owned_groups",
     "refresh_owners",
+    "worded_groups",
 ]
 
 _MUTE = ("muted_at", "muted_by", "mute_reason", "mute_until", "mute_more")
@@ -135,6 +137,22 @@ def muted_groups(connection: Connection[Any]) -> set[str]:
     """The groups whose mute holds."""
     rows = connection.execute("SELECT group_id FROM group_care WHERE is_muted")
     return {group_id for (group_id,) in rows}
+
+
+def owned_groups(connection: Connection[Any]) -> dict[str, str]:
+    """The owners of the groups that have one."""
+    rows = connection.execute("SELECT group_id, owner FROM group_care WHERE owner IS NOT NULL")
+    return dict(rows.fetchall())
+
+
+def worded_groups(connection: Connection[Any]) -> dict[str, tuple[Any, ...]]:
+    """The groups of which people said something that holds; owner, note, ticket, labels of each."""
+    rows = connection.execute(
+        "SELECT d.group_id, d.owner, d.note, d.ticket, d.labels FROM group_decisions AS d"
+        " JOIN group_care AS c ON c.group_id = d.group_id"
+        " WHERE c.is_muted OR num_nonnulls(d.owner, d.note, d.ticket, d.labels) > 0"
+    )
+    return {group_id: tuple(words) for group_id, *words in rows}
 
 
 def ended_mutes(connection: Connection[Any]) -> list[tuple[str, Any, str]]:

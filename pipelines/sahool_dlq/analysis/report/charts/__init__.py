@@ -18,14 +18,17 @@ from sahool_dlq.analysis.report.charts.failures import (
     service_heat_map,
     timeline,
 )
+from sahool_dlq.analysis.report.charts.incidents import all_incidents, incident
 
 __all__ = [
+    "all_incidents",
     "contributors",
     "failures_by_type",
     "group_trends",
     "health_parts",
     "hour_of_week",
     "incidence",
+    "incident",
     "open_failures",
     "redrive_outcomes",
     "service_heat_map",
