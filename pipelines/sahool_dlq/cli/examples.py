@@ -13,6 +13,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq groups --service tiles --json",
     ),
     "show": ("dlq show 1f0c", "dlq show 0190c7a2 --json"),
+    "why": (
+        "dlq why --group 1f0c",
+        "dlq why --where \"error_type = 'KeyError'\" --since 24h --sample 2000",
+        "dlq why --group 1f0c --json | jq -r '.consumers[].comparison.differences[].sentence'",
+    ),
     "get": (
         "dlq get 0190c7a2",
         "dlq get 0190c7a2 --raw > body.bin",
