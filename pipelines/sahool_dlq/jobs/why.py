@@ -3,26 +3,22 @@
 Nothing is published, acknowledged or stored. Only redacted values are compared.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import nats.errors
 from nats.aio.client import Client
-from nats.js.errors import APIError
 from psycopg import Connection
 
 from sahool_dlq.analysis.why.compare import compare
 from sahool_dlq.analysis.why.difference import Comparison
 from sahool_dlq.analysis.why.observation import Observation
 from sahool_dlq.connections import open_nats, open_postgres
-from sahool_dlq.errors import RedriveError, ServerUnavailableError
+from sahool_dlq.errors import ComparisonError
 from sahool_dlq.jetstream.stored import StoredMessage
 from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.reproduce.failing import FailingConsumer, failing_consumers, failing_events
 from sahool_dlq.reproduce.observed import observed, versions_of
-from sahool_dlq.reproduce.opened import FailingConsumer, failing_consumers
-from sahool_dlq.reproduce.raw import AT_ONCE, stored_event
 from sahool_dlq.reproduce.successes import (
     MOST_BYTES,
     NoSuccessesError,
@@ -95,14 +91,14 @@ async def why_these(
 
     For each consumer at most `selection.limit` failures are read, and `sample` events that it
     acknowledged and that never failed, of about the same time; of either `most_bytes` of bodies.
-    The same `seed` reads the same events, as long as the stream has them. Raises RedriveError if no
-    failure matches, ServerUnavailableError, and NotPermittedError.
+    The same `seed` reads the same events, as long as the stream has them. Raises ComparisonError if
+    no failure matches, ServerUnavailableError, and NotPermittedError.
     """
     with open_postgres(settings) as connection:
         async with open_nats(settings, "dlq why") as client:
             consumers, left_out = failing_consumers(connection, selection, seed)
             if not consumers and not left_out:
-                raise RedriveError("No failure matches: `dlq groups` lists what failed.")
+                raise ComparisonError("No failure matches: `dlq groups` lists what failed.")
             undrained = await undrained_count(settings, client, connection)
             others = sum(each.failures for each in consumers[_MOST_CONSUMERS:])
             sampling = Sampling(sample, seed, most_bytes=most_bytes)
@@ -125,9 +121,9 @@ class _Reading:
 
     async def report(self, consumer: FailingConsumer) -> ConsumerReport:
         """Read and compare the events of one consumer."""
-        failing, versions = await self._failing(consumer)
-        lost = len(consumer.places) - len(failing)
+        found, lost = await failing_events(self._client, consumer, self._sampling.most_bytes)
         about = (consumer.address, consumer.failures, lost)
+        failing = [each.event for each in found]
         try:
             successes = await sampled_events(
                 self._client,
@@ -140,36 +136,11 @@ class _Reading:
         if not failing:
             why = "The events of these failures have left their stream, or cannot be found in it."
             return ConsumerReport(*about, None, why)
-        bad = self._observed(failing)
-        good = self._observed(successes)
-        bad, good = self._with_versions(consumer.address, bad, versions, good)
+        versions = [each.version for each in found]
+        bad, good = self._with_versions(
+            consumer.address, self._observed(failing), versions, self._observed(successes)
+        )
         return ConsumerReport(*about, compare(bad, good))
-
-    async def _failing(
-        self, consumer: FailingConsumer
-    ) -> tuple[list[StoredMessage], list[str | None]]:
-        """The events of the failures that the stream still has, with the consumer's version."""
-        found, versions, size = [], [], 0
-        try:
-            for start in range(0, len(consumer.places), AT_ONCE):
-                part = consumer.places[start : start + AT_ONCE]
-                events = await asyncio.gather(
-                    *(stored_event(self._client, each.place) for each in part)
-                )
-                for each, event in zip(part, events, strict=True):
-                    if event is not None:
-                        found.append(event)
-                        versions.append(each.version)
-                        size += len(event.data)
-                if size > self._sampling.most_bytes:
-                    break
-        except APIError as error:
-            if error.code == 404:  # the stream is gone
-                return [], []
-            raise _unread(error) from error
-        except (nats.errors.Error, TimeoutError) as error:
-            raise _unread(error) from error
-        return found, versions
 
     def _around(self, failing: Sequence[StoredMessage]) -> tuple[int, int] | None:
         """The sequences of the failures, and as many before and after them."""
@@ -213,9 +184,3 @@ _LEAST_KNOWN = 0.9
 
 def _known_share(events: Sequence[Observation]) -> float:
     return sum(each.consumer_version is not None for each in events) / len(events)
-
-
-def _unread(error: Exception) -> ServerUnavailableError:
-    return ServerUnavailableError(
-        f"The events cannot be read from their stream ({error!r}): try again."
-    )

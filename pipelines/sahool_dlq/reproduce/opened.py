@@ -1,4 +1,4 @@
-"""The failures whose events are read: with which a handler is tried, or that are compared."""
+"""The open failures with which a handler is tried, some of each group."""
 
 from typing import Any, NamedTuple
 
@@ -7,14 +7,11 @@ from psycopg import Connection
 from sahool_dlq.errors import TrialError
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.reproduce.raw import PLACE, Place
-from sahool_dlq.stores.postgres.addressees import ADDRESS, FAILED_AT
+from sahool_dlq.stores.postgres.addressees import ADDRESS
 
 __all__ = [
-    "FailedPlace",
-    "FailingConsumer",
     "OpenFailure",
     "consumers_of_handler",
-    "failing_consumers",
     "open_failures",
     "open_of_handler",
     "open_of_selection",
@@ -88,49 +85,3 @@ def open_failures(
     width = len(Place._fields)
     found = [OpenFailure(Place(*row[:width]), *row[width:-1]) for row in rows]
     return sorted(found, key=lambda each: (-each.open_count, each.group_id))
-
-
-class FailedPlace(NamedTuple):
-    """A failure whose event is read, and the version of its consumer."""
-
-    place: Place
-    version: str | None
-
-
-class FailingConsumer(NamedTuple):
-    """The consumer `<stream>/<durable>` that failed, and some of its failures."""
-
-    address: str
-    failures: int  # that the selection has
-    places: tuple[FailedPlace, ...]
-
-
-def failing_consumers(
-    connection: Connection[Any], selection: Selection, seed: int
-) -> tuple[list[FailingConsumer], int]:
-    """The consumers of a selection, open or not, those with most failures first.
-
-    Of each at most `selection.limit` failures at random, but always the same with the same seed;
-    redrives that failed again are left out. Also the number of failures of which the consumer is
-    unknown. Raises as `Selection.condition` does.
-    """
-    sql, values = selection.condition()
-    rows = connection.execute(
-        f"SELECT * FROM (SELECT {PLACE}, f.consumer_version, {FAILED_AT} AS address,"  # noqa: S608  (our own names, bound values)
-        f" count(*) OVER (PARTITION BY {FAILED_AT}),"
-        f" row_number() OVER (PARTITION BY {FAILED_AT} ORDER BY md5(f.id::text || %s)) AS nth"
-        f" FROM failed_events f WHERE f.root_failure_id IS NULL AND {sql}) AS each_consumer"
-        " WHERE nth <= %s ORDER BY address, nth",
-        [str(seed), *values, selection.limit],
-    ).fetchall()
-    width = len(Place._fields)
-    found: dict[str, FailingConsumer] = {}
-    unknown = 0
-    for *place, version, address, count, _ in rows:
-        if address is None:
-            unknown = count
-            continue
-        before = found.get(address, FailingConsumer(address, count, ()))
-        each = FailedPlace(Place(*place[:width]), version)
-        found[address] = before._replace(places=(*before.places, each))
-    return sorted(found.values(), key=lambda each: (-each.failures, each.address)), unknown

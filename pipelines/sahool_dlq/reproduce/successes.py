@@ -13,6 +13,7 @@ from psycopg import Connection
 
 from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.headers import redrive_of
+from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.errors import ServerUnavailableError
 from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.jetstream.handled import filters_of, floor_of, keeps_handled, start_of, was_for
@@ -45,7 +46,7 @@ class Sampling:
     count: int
     seed: int | None = None  # chance within each part of the stream; None: the first of each part
     within: tuple[int, int] | None = None  # first and last sequence
-    subject: str | None = None  # only this subject, or filter, instead of all of the consumer's
+    subject: str | None = None  # only events of this one
     most_bytes: int = MOST_BYTES  # fewer events are read if they are large
 
 
@@ -82,6 +83,8 @@ async def sampled_events(
     stream, durable = parts
     try:
         info, first = await _consumer(client, stream, durable)
+        if sampling.subject and not any(matches(f, sampling.subject) for f in filters_of(info)):
+            raise NoSuccessesError(f"{address} gets no events of {sampling.subject}")
         # Of these some may have failed.
         handled = [
             stored

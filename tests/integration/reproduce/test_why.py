@@ -9,7 +9,7 @@ from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StreamConfig
 from pydantic import SecretStr
 
-from sahool_dlq.errors import NotPermittedError, RedriveError
+from sahool_dlq.errors import ComparisonError, NotPermittedError
 from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.streams import ensure_streams
 from sahool_dlq.jobs.why import WhyReport, why_these
@@ -123,7 +123,7 @@ async def test_few_failures_are_not_compared(settings: Settings, client: Client)
     await handle_all(settings, client, picky(settings), events)
     done = await dlq(settings, "why", "--service", "ndvi")
     assert "2 failing and 198 succeeding events are too few to compare" in done.stdout
-    with pytest.raises(RedriveError, match="No failure matches"):
+    with pytest.raises(ComparisonError, match="No failure matches"):
         await why_these(settings, Selection(service="soil"))
 
 

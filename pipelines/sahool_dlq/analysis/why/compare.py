@@ -5,7 +5,6 @@ the next one is searched among the others: so nothing is told that is implied by
 difference.
 """
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,7 +24,13 @@ from sahool_dlq.analysis.why.features import (
     preference,
     tabulated,
 )
-from sahool_dlq.analysis.why.observation import CONSUMER_VERSION, PUBLISHER, Facts, Observation
+from sahool_dlq.analysis.why.observation import (
+    CONSUMER_VERSION,
+    PUBLISHER,
+    Facts,
+    Observation,
+    is_origin,
+)
 
 __all__ = ["compare"]
 
@@ -40,11 +45,6 @@ _NEARLY = 0.98
 """Of the best score: what is as good is told by `preference`."""
 _MOST_PARTS = 30
 """The best conditions of which pairs are tried."""
-_ORIGIN = re.compile(
-    r"(?:^|[._-])(?:(?:producer|publisher|source|service|client|app|schema|sdk)[_-]?)?version$"
-    r"|(?:^|[._-])(?:producer|publisher)$",
-    re.IGNORECASE,
-)
 _SENT_BY = 0.9
 
 
@@ -249,7 +249,7 @@ def _origin(found: _Found, table: Table) -> tuple[Feature, ...]:
         for feature, truth in zip(table.features, table.truth, strict=True)
         if feature.kind == "value"
         and feature.path not in told
-        and (feature.path in (PUBLISHER, CONSUMER_VERSION) or _ORIGIN.search(feature.path))
+        and (feature.path in (PUBLISHER, CONSUMER_VERSION) or is_origin(feature.path))
         and np.count_nonzero(truth & found.truth) >= _SENT_BY * meeting
         and np.count_nonzero(truth & ~found.truth) <= others / 2
     )

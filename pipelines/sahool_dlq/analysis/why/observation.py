@@ -1,6 +1,7 @@
 """Events as they are compared: redacted, with the facts about each."""
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ __all__ = [
     "Facts",
     "Observation",
     "Scalar",
+    "is_origin",
+    "origin_of",
 ]
 
 TENANT, PUBLISHER, CONSUMER_VERSION = "tenant", "publisher", "consumer version"
@@ -29,6 +32,12 @@ _MOST_ELEMENTS = 200  # of one array
 _MOST_FACTS = 1_000  # of one event
 _LONGEST_VALUE = 64
 _TYPES = {bool: "boolean", int: "number", float: "number", str: "string", dict: "object"}
+
+_ORIGIN = re.compile(
+    r"(?:^|[._-])(?:(?:producer|publisher|source|service|client|app|schema|sdk)[_-]?)?version$"
+    r"|(?:^|[._-])(?:producer|publisher)$",
+    re.IGNORECASE,
+)
 
 Scalar = str | float | bool
 
@@ -125,3 +134,14 @@ def _widen(ranges: dict[str, tuple[float, float]], path: str, number: float) -> 
 def _tokens(subject: str) -> Iterator[tuple[int, str]]:
     parts: Sequence[str] = subject.split(".")
     return enumerate(parts[:16], 1)
+
+
+def is_origin(path: str) -> bool:
+    """Whether a field says who published an event, or by which version: by its name."""
+    return bool(_ORIGIN.search(path))
+
+
+def origin_of(event: Observation) -> dict[str, str]:
+    """The fields of an event that say by which version, or by whom, it was published."""
+    found = sorted(Facts.of(event).values, key=str)
+    return {path: str(value) for path, value in found if is_origin(path) and path != PUBLISHER}
