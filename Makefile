@@ -128,7 +128,7 @@ bench-quality: setup  ## precision and recall of the fingerprint on real message
 bench-incidents: setup  ## incidents beside the planted outages and deploys of twenty simulated months, and twenty quiet ones (ten minutes)
 	@$(BIN)/python benchmarks/incidents.py $(ARGS)
 
-bench-why: setup  ## planted differences between failing and succeeding events, and shuffled labels (five minutes)
+bench-why: setup  ## planted differences between failing and succeeding events, and shuffled labels (ten minutes)
 	@$(BIN)/python benchmarks/differences.py $(ARGS)
 
 bench: bench-consumer bench-drain bench-marts bench-memory  ## all ratios beside their targets (long, 10 GB of disk); or one of:

@@ -50,13 +50,14 @@ async def handle_all(
     *,
     headers: Callable[[Event], Mapping[str, str]] = lambda _: {},
     subject: str = "analysis.ndvi",
+    encode: Callable[[Event], bytes] = lambda event: json.dumps(event).encode(),
 ) -> None:
     """Publish events, let the service handle all of them, and drain its failures."""
     js = client.jetstream(timeout=60)
     where = f"{settings.subject_prefix}.{subject}"
     async with service.running():
         for event in events:
-            await js.publish(where, json.dumps(event).encode(), headers=dict(headers(event)))
+            await js.publish(where, encode(event), headers=dict(headers(event)))
         async with asyncio.timeout(60):
             while len(service.seen) < len(events):
                 await asyncio.sleep(0.02)

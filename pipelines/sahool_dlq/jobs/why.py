@@ -10,7 +10,7 @@ from typing import Any
 from nats.aio.client import Client
 from psycopg import Connection
 
-from sahool_dlq.analysis.why.compare import compare
+from sahool_dlq.analysis.why.compare import LEAST_SUCCEEDING, compare
 from sahool_dlq.analysis.why.difference import Comparison
 from sahool_dlq.analysis.why.observation import Observation
 from sahool_dlq.connections import open_nats, open_postgres
@@ -49,6 +49,8 @@ class ConsumerReport:
     lost: int  # sampled failures whose event has left the stream
     comparison: Comparison | None
     why_none: str | None = None  # why there is no comparison
+    events: tuple[Sequence[Observation], Sequence[Observation]] = ((), ())
+    """The failing and the succeeding events that were compared, redacted; not in the JSON."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -125,12 +127,9 @@ class _Reading:
         about = (consumer.address, consumer.failures, lost)
         failing = [each.event for each in found]
         try:
-            successes = await sampled_events(
-                self._client,
-                self._connection,
-                consumer.address,
-                replace(self._sampling, within=self._around(failing)),
-            )
+            successes = await self._successes(consumer.address, self._around(failing))
+            if len(successes) < LEAST_SUCCEEDING:
+                successes = await self._successes(consumer.address, None)
         except NoSuccessesError as error:
             return ConsumerReport(*about, None, f"There is nothing to compare with: {error}.")
         if not failing:
@@ -140,7 +139,11 @@ class _Reading:
         bad, good = self._with_versions(
             consumer.address, self._observed(failing), versions, self._observed(successes)
         )
-        return ConsumerReport(*about, compare(bad, good))
+        return ConsumerReport(*about, compare(bad, good), events=(bad, good))
+
+    async def _successes(self, address: str, within: tuple[int, int] | None) -> list[StoredMessage]:
+        sampling = replace(self._sampling, within=within)
+        return await sampled_events(self._client, self._connection, address, sampling)
 
     def _around(self, failing: Sequence[StoredMessage]) -> tuple[int, int] | None:
         """The sequences of the failures, and as many before and after them."""

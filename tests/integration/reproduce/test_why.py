@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+import msgspec
 import pytest
 from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StreamConfig
@@ -171,6 +172,57 @@ async def test_the_version_of_the_consumer_is_known_by_its_totals(
     await handle_all(settings, client, bad, events[120:])
     [said] = sentences(await why_these(settings, ALL))
     assert said.startswith("consumer version = 2.5 in 100 % of the failing, 0 % of the")
+
+
+async def test_bodies_in_other_formats_are_compared_as_a_drain_decodes_them(
+    settings: Settings, client: Client
+) -> None:
+    class Packed(Picky):
+        def is_cured(self, context: Any) -> bool:
+            return bool(msgspec.msgpack.decode(context.data)["unit"] == "ha")
+
+    events = acres_from(60, list(measured(180)))
+    await handle_all(
+        settings,
+        client,
+        Packed(settings, ValueError("no")),
+        events,
+        headers=lambda _: {"Content-Type": "application/msgpack"},
+        encode=msgspec.msgpack.encode,
+    )
+    [said] = sentences(await why_these(settings, ALL))
+    assert said.startswith("`data.unit` = acre in 100 % of the failing, 0 % of the succeeding")
+
+
+async def test_large_bodies_are_read_up_to_a_limit_and_over_the_whole_time(
+    settings: Settings, client: Client
+) -> None:
+    events = acres_from(0, list(measured(240)))
+    for event in events:
+        event["blob"] = "x" * 20_000
+    await handle_all(settings, client, picky(settings), events)
+    [one] = (await why_these(settings, ALL, most_bytes=1_000_000)).consumers
+    failing, succeeding = one.events
+    assert 40 < len(failing) < 70
+    assert 20 < len(succeeding) < 60
+    numbers = sorted(int(each.body["event_id"].removeprefix("e")) for each in succeeding)
+    assert numbers[0] < 30
+    assert numbers[-1] > 200
+    assert one.lost == 0
+
+
+async def test_events_that_left_the_stream_are_counted(settings: Settings, client: Client) -> None:
+    events = acres_from(0, list(measured(120)))
+    await handle_all(settings, client, picky(settings), events)
+    await client.jetstream().purge_stream(settings.events_stream, seq=31)
+    [one] = (await why_these(settings, ALL)).consumers
+    assert (one.failures, one.lost) == (40, 10)
+    assert one.comparison is not None
+    assert one.comparison.failing == 30
+    await client.jetstream().purge_stream(settings.events_stream)
+    [none] = (await why_these(settings, ALL)).consumers
+    assert none.why_none is not None
+    assert "have left their stream" in none.why_none
 
 
 async def test_a_stream_that_deletes_handled_events_is_one_sentence(

@@ -9,7 +9,7 @@ import pytest
 
 from sahool_dlq.analysis.why.compare import compare
 from sahool_dlq.analysis.why.difference import Difference
-from sahool_dlq.analysis.why.features import Feature
+from sahool_dlq.analysis.why.features import Feature, holds
 from sahool_dlq.analysis.why.observation import TIME, Facts, Observation
 from sahool_dlq.simulation.planted import FROM, PLANTED, planted_sample
 from support import ROOT
@@ -44,6 +44,20 @@ def test_precision_and_recall_are_what_is_promised() -> None:
 def test_nothing_is_found_in_shuffled_labels() -> None:
     told = [differences.chance(3, kind).told for kind in PLANTED]
     assert sum(told) == 0
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_condition_holds_for_the_events_that_were_counted(kind: str) -> None:
+    sample = planted_sample(9, kind, failing=40, succeeding=400)
+    for difference in compare(*sample).differences:
+        counts = [
+            sum(
+                all(holds(condition, Facts.of(each)) for condition in difference.conditions)
+                for each in events
+            )
+            for events in sample
+        ]
+        assert counts == [difference.failing, difference.succeeding]
 
 
 def test_it_says_since_when_and_by_which_producer() -> None:

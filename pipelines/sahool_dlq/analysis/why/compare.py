@@ -32,7 +32,7 @@ from sahool_dlq.analysis.why.observation import (
     is_origin,
 )
 
-__all__ = ["compare"]
+__all__ = ["LEAST_SUCCEEDING", "compare"]
 
 LEAST_FAILING = 5
 LEAST_SUCCEEDING = 20

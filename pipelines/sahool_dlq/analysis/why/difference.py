@@ -1,6 +1,6 @@
 """What separates failing events from succeeding ones, in numbers and in a sentence."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from sahool_dlq.analysis.why.features import Feature
 from sahool_dlq.analysis.why.observation import HOUR, TIME
 
-__all__ = ["Comparison", "Difference", "condition_in_words"]
+__all__ = ["Comparison", "Difference", "condition_in_words", "conditions_in_words"]
 
 _TYPES = {"array": "an array", "object": "an object", "null": "null"}
 
@@ -124,10 +124,3 @@ def _percent(share: float) -> str:
     if percent in (0, 100) or 1 <= percent <= 99:
         return f"{percent:.0f} %"
     return f"{percent:.2g} %" if percent < 1 else f"{min(percent, 99.9):.1f} %"
-
-
-def sentences(comparison: Comparison) -> Iterator[str]:
-    """The differences as text, or why there are none."""
-    yield from map(str, comparison.differences)
-    if comparison.why_none:
-        yield comparison.why_none

@@ -1,5 +1,6 @@
 """The conditions that may separate failing events from succeeding ones, as columns of truth."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from sahool_dlq.analysis.why.observation import (
     Scalar,
 )
 
-__all__ = ["Feature", "Table", "cuts", "is_background", "preference", "tabulated"]
+__all__ = ["Feature", "Table", "cuts", "holds", "is_background", "preference", "tabulated"]
 
 Kind = Literal["missing", "type", "value", "not", "above", "below", "longer", "shorter"]
 Truth = NDArray[np.bool_]
@@ -38,7 +39,7 @@ class Feature(NamedTuple):
 
     kind: Kind
     path: str
-    value: Scalar | None = None  # the type, the value, or the limit that is not included
+    value: Scalar | None = None  # the key, the type, the value, or the limit, which is excluded
 
 
 def preference(feature: Feature) -> int:
@@ -59,6 +60,24 @@ def preference(feature: Feature) -> int:
 def is_background(feature: Feature) -> bool:
     """Whether it only says when events came: failures often come together, whatever they have."""
     return feature.path in (TIME, HOUR)
+
+
+def holds(feature: Feature, facts: Facts) -> bool:
+    """Whether an event meets a condition."""
+    kind, path, value = feature
+    if kind == "missing":
+        parent = path.removesuffix(f".{value}")
+        found = facts.keys[parent][str(value)] if parent in facts.keys else 0
+        return facts.objects[parent] > found
+    if kind in ("type", "value"):
+        return (path, value) in (facts.types if kind == "type" else facts.values)
+    if kind == "not":
+        return (path, value) not in facts.values and any(p == path for p, _ in facts.values)
+    least, greatest = (facts.ranges if kind in ("above", "below") else facts.lengths).get(
+        path, (math.nan, math.nan)
+    )
+    limit = float(value or 0)
+    return greatest > limit if kind in ("above", "longer") else least < limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +138,7 @@ def _missing(facts: Sequence[Facts]) -> dict[Feature, Iterable[int]]:
         for path, counts in each.keys.items():
             names[path].update(counts)
     return {
-        Feature("missing", f"{path}.{name}"): [
+        Feature("missing", f"{path}.{name}", name): [
             number
             for number, each in enumerate(facts)
             if each.objects[path] > (each.keys[path][name] if path in each.keys else 0)
