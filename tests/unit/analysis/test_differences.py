@@ -60,6 +60,19 @@ def test_a_condition_holds_for_the_events_that_were_counted(kind: str) -> None:
         assert counts == [difference.failing, difference.succeeding]
 
 
+def test_who_sent_it_is_told_after_what_is_in_it() -> None:
+    good = [event(n, unit="ha", n=n) for n in range(200)]
+    bad = [event(n, unit="acre", producer_version="3.1", n=n) for n in range(0, 200, 4)]
+    [difference] = compare(bad, good).differences
+    assert str(difference) == (
+        "`data.unit` = acre in 100 % of the failing, 0 % of the succeeding;"
+        " with data.producer_version 3.1"
+    )
+    more = [event(n, unit="ha", extra=n, n=n) for n in range(0, 200, 4)]
+    assert str(compare(more, good).differences[0]).startswith("`data.extra` is present in 100 %")
+    assert holds(Feature("present", "data.extra", "extra"), Facts.of(more[0]))
+
+
 def test_it_says_since_when_and_by_which_producer() -> None:
     day = timedelta(days=1)
     sample = planted_sample(5, "unit", since=2.7 * day)
@@ -115,6 +128,7 @@ def test_bodies_of_any_kind_have_facts() -> None:
     ("feature", "words"),
     [
         (Feature("missing", "data.crop"), "`data.crop` is missing"),
+        (Feature("present", "data.crop", "crop"), "`data.crop` is present"),
         (Feature("type", "data.area", "array"), "`data.area` is an array"),
         (Feature("value", "data.unit", "acre"), "`data.unit` = acre"),
         (Feature("value", "data.unit", ""), "`data.unit` = (empty)"),

@@ -95,6 +95,7 @@ def condition_in_words(feature: Feature) -> str:
     said = value if isinstance(value, str) else _number(value)
     words = {
         "missing": f"{name} is missing",
+        "present": f"{name} is present",
         "type": f"{name} is {_TYPES.get(str(value), f'a {value}')}",
         "value": f"{name} = {said or '(empty)'}",
         "not": f"{name} is not {said or '(empty)'}",

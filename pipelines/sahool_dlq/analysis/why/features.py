@@ -18,16 +18,17 @@ from sahool_dlq.analysis.why.observation import (
     TIME,
     Facts,
     Scalar,
+    is_origin,
 )
 
 __all__ = ["Feature", "Table", "cuts", "holds", "is_background", "preference", "tabulated"]
 
-Kind = Literal["missing", "type", "value", "not", "above", "below", "longer", "shorter"]
+Kind = Literal["missing", "present", "type", "value", "not", "above", "below", "longer", "shorter"]
 Truth = NDArray[np.bool_]
 Numbers = NDArray[np.float64]
 
 _KINDS: Sequence[Kind] = (
-    "missing", "type", "value", "not", "above", "below", "longer", "shorter"
+    "missing", "present", "type", "value", "not", "above", "below", "longer", "shorter"
 )  # fmt: skip
 _USUAL = 0.5
 """A value that so many of the succeeding have is usual: its absence may be a difference."""
@@ -50,7 +51,7 @@ def preference(feature: Feature) -> int:
     about = (TENANT, PUBLISHER, CONSUMER_VERSION, HOUR, SIZE, TIME)
     if feature.path in about:
         place = 30 + 10 * about.index(feature.path)
-    elif feature.path.startswith("token "):
+    elif feature.path.startswith("token ") or is_origin(feature.path):
         place = 20
     else:
         place = 10 * feature.path.startswith("headers.")
@@ -69,6 +70,9 @@ def holds(feature: Feature, facts: Facts) -> bool:
         parent = path.removesuffix(f".{value}")
         found = facts.keys[parent][str(value)] if parent in facts.keys else 0
         return facts.objects[parent] > found
+    if kind == "present":
+        parent = path.removesuffix(f".{value}")
+        return parent in facts.keys and facts.keys[parent][str(value)] > 0
     if kind in ("type", "value"):
         return (path, value) in (facts.types if kind == "type" else facts.values)
     if kind == "not":
@@ -111,7 +115,7 @@ def tabulated(facts: Sequence[Facts], is_failing: Truth, least: int) -> Table:
         if feature.kind == "value" and np.count_nonzero(~is_failing[list(rows)]) >= usual:
             others = at_path[feature.path].difference(rows)
             columns[feature._replace(kind="not")] = others
-    columns |= _missing(facts)
+    columns |= _missing(facts) | _present(facts)
     kept = sorted(
         (
             (feature, rows)
@@ -147,6 +151,16 @@ def _missing(facts: Sequence[Facts]) -> dict[Feature, Iterable[int]]:
         if len(known) <= 1_000  # else its keys are ids
         for name in known
     }
+
+
+def _present(facts: Sequence[Facts]) -> dict[Feature, Iterable[int]]:
+    """The events with a key."""
+    found: dict[Feature, list[int]] = defaultdict(list)
+    for number, each in enumerate(facts):
+        for path, counts in each.keys.items():
+            for name in counts:
+                found[Feature("present", f"{path}.{name}", name)].append(number)
+    return dict(found)
 
 
 def _by_path(
