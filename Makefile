@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions test-pg-versions pg-versions test-image explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality bench-incidents bench-before-after bench-peers sbom audit docs screenshots grafana grafana-preview lock clean
+.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions test-pg-versions pg-versions test-image explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality bench-incidents bench-why bench-before-after bench-peers sbom audit docs screenshots grafana grafana-preview lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 20
@@ -150,6 +150,9 @@ bench-quality: setup  ## precision and recall of the fingerprint on real message
 
 bench-incidents: setup  ## incidents beside the planted outages and deploys of twenty simulated months, and twenty quiet ones (ten minutes)
 	@$(BIN)/python benchmarks/incidents.py $(ARGS)
+
+bench-why: setup  ## planted differences between failing and succeeding events, and shuffled labels (ten minutes)
+	@$(BIN)/python benchmarks/differences.py $(ARGS)
 
 bench: bench-consumer bench-drain bench-marts bench-memory  ## all ratios beside their targets (long, 10 GB of disk); or one of:
 

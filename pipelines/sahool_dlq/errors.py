@@ -95,3 +95,7 @@ class AlertError(DLQError):
 
 class TrialError(DLQError):
     """A handler cannot be tried, or a test not be written."""
+
+
+class ComparisonError(DLQError):
+    """There are no events to compare, or to learn a contract from."""

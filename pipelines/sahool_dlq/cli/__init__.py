@@ -14,6 +14,8 @@ CHAPTERS = {
         "incidents": "groups that failed together or for one cause, as one story each",
         "incident": "one incident with its timeline; a draft of its post-mortem",
         "show": "one failure or one group, with its traceback and history",
+        "why": "what failing events have that succeeding ones of their consumer do not have",
+        "contract": "what the events of a subject have in common, and which failures left it",
         "get": "the event of a failure as it was: bytes, headers, a line that publishes it",
         "try": "a handler of the working copy on the events that failed; writes their test",
         "export": "failures with their events as JSON lines, CSV, Parquet or Arrow",

@@ -13,6 +13,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq groups --service tiles --json",
     ),
     "show": ("dlq show 1f0c", "dlq show 0190c7a2 --json"),
+    "why": (
+        "dlq why --group 1f0c",
+        "dlq why --where \"error_type = 'KeyError'\" --since 24h --sample 2000",
+        "dlq why --group 1f0c --json | jq -r '.consumers[].comparison.differences[].sentence'",
+    ),
+    "contract": (
+        "dlq contract sahool.analysis.ndvi_computed",
+        "dlq contract orders.paid --consumer ORDERS/billing --json | jq .schema",
+    ),
     "get": (
         "dlq get 0190c7a2",
         "dlq get 0190c7a2 --raw > body.bin",

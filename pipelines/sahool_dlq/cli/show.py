@@ -154,6 +154,7 @@ def _print_next(failure: Mapping[str, Any], group: Mapping[str, Any] | None) -> 
 def _next_of_group(group: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What fits it: a redrive where that may help, else the cause first, or an end to it."""
     redrive = f"dlq redrive --group {group['group_id']}"
+    why = f"dlq why {group['group_id']}"
     close = f"dlq discard --group {group['group_id']} --reason '…'"
     unpark = f"dlq unpark --group {group['group_id']} --reason '…'"
     if not group["open_count"]:
@@ -165,6 +166,7 @@ def _next_of_group(group: Mapping[str, Any]) -> list[tuple[str, str]]:
         ]
     if group["redrive_chance"] < UNLIKELY:
         return [
+            (why, "what its events have that succeeding ones do not have"),
             (f"{redrive} --dry-run", "after the cause is fixed: show what a redrive would publish"),
             (close, "or close them, if no action is needed"),
         ]

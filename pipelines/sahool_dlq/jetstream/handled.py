@@ -6,7 +6,14 @@ from datetime import datetime
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    ConsumerInfo,
+    DeliverPolicy,
+    RetentionPolicy,
+    StreamConfig,
+)
 
 from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.headers import is_for_another
@@ -16,7 +23,7 @@ from sahool_dlq.jetstream.headers import every_header
 from sahool_dlq.jetstream.pull import Puller, PullStalledError, delivery_of
 from sahool_dlq.jetstream.stored import StoredMessage
 
-__all__ = ["filters_of", "floor_of", "read_stored", "start_of", "was_for"]
+__all__ = ["filters_of", "floor_of", "keeps_handled", "read_stored", "start_of", "was_for"]
 
 _BATCH = 1_000  # messages of one request
 _BATCH_BYTES = 8_000_000
@@ -26,6 +33,11 @@ _IDLE_SECONDS = 30.0  # then the server removes the consumer: who reads may not 
 def filters_of(info: ConsumerInfo) -> list[str]:
     """The subjects of a consumer."""
     return list(info.config.filter_subjects or [info.config.filter_subject or ">"])
+
+
+def keeps_handled(config: StreamConfig) -> bool:
+    """Whether a stream keeps events after they were handled."""
+    return config.retention in (None, RetentionPolicy.LIMITS)
 
 
 def start_of(info: ConsumerInfo) -> int:

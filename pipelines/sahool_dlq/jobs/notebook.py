@@ -20,7 +20,7 @@ from sahool_dlq.jobs.lake_views import newest_at
 from sahool_dlq.jobs.marts import Frames, compute_marts
 from sahool_dlq.settings import Settings, is_given, load_settings
 
-__all__ = ["as_of", "open_lake", "read_marts", "table"]
+__all__ = ["as_of", "interactive", "open_lake", "read_marts", "table"]
 
 _VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
 _PLACES = (".dlq/lake", ".dlq/demo/lake", ".dlq/simulated")
@@ -44,13 +44,18 @@ def open_lake() -> Settings:
     in a parent folder. Prints which one, and as of when. Raises LakeError if there is none.
     """
     settings = _found()
+    interactive()
+    print(f"{settings.lake}, as of {cell_text(as_of(settings))}")
+    return settings
+
+
+def interactive() -> None:
+    """From here on charts are interactive."""
     # Once for all charts: each cell's drawing finds it in the page.
     bundle = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)  # type: ignore[call-arg]  # its types lack the argument
     display(Html(f"<script>(function() {{{bundle}}})()</script>"))  # type: ignore[no-untyped-call]  # IPython has no types here
     alt.renderers.register("dlq", _as_html)
     alt.renderers.enable("dlq")
-    print(f"{settings.lake}, as of {cell_text(as_of(settings))}")
-    return settings
 
 
 def _found() -> Settings:

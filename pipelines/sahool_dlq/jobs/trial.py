@@ -14,7 +14,6 @@ from psycopg import Connection
 
 from sahool_dlq.errors import TrialError
 from sahool_dlq.events.trial import as_message
-from sahool_dlq.jetstream.reader import log_state
 from sahool_dlq.jobs.payloads import RawReading, reading_raw
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.reproduce.opened import (
@@ -26,7 +25,7 @@ from sahool_dlq.reproduce.opened import (
 )
 from sahool_dlq.reproduce.pytest_file import MOST_EVENTS, masked, text_of_test, write_test
 from sahool_dlq.reproduce.raw import Missing, Place, RawEvent
-from sahool_dlq.reproduce.successes import NoSuccessesError, sampled_successes
+from sahool_dlq.reproduce.successes import NoSuccessesError, sampled_successes, undrained_count
 from sahool_dlq.reproduce.verdict import GroupTrial, Kind, Successes, TrialReport, Tried, fail_alike
 from sahool_dlq.reproduce.worker import Called, Worker
 from sahool_dlq.settings import Settings
@@ -115,7 +114,9 @@ class _Run:
             tuple(groups),
             successes,
             _known(connection, groups),
-            await self._undrained() if successes else 0,
+            await undrained_count(self._settings, self._reading.client, connection)
+            if successes
+            else 0,
             tuple(self._tests),
             self._untested,
         )
@@ -245,16 +246,6 @@ class _Run:
             self._trial.handler, group.group_id, group.error_type, chosen, self._trial.seconds
         )
         self._tests.append(str(write_test(folder, group.group_id, text)))
-
-    async def _undrained(self) -> int:
-        """Messages of the log that no drain has read, if its stream has no other messages."""
-        subjects = self._settings.subjects
-        state = await log_state(self._reading.client, self._settings.dlq_stream, subjects.log)
-        drained = self._reading.connection.execute(
-            "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
-        ).fetchone()
-        after = drained[0] if drained else 0
-        return 0 if state.is_shared else max(state.last_sequence - after, 0)
 
 
 def _by_group(failures: Sequence[OpenFailure]) -> Iterator[list[OpenFailure]]:

@@ -22,7 +22,7 @@ from sahool_dlq.deadletter.message import time_of_ns
 from sahool_dlq.errors import NotPermittedError, ServerUnavailableError
 from sahool_dlq.jetstream.consumers import is_name
 from sahool_dlq.jetstream.reader import LogReader, log_state
-from sahool_dlq.jetstream.stored import stored_message
+from sahool_dlq.jetstream.stored import StoredMessage, stored_message
 from sahool_dlq.redrive.origin import (
     ExpiredError,
     RefusedError,
@@ -33,7 +33,16 @@ from sahool_dlq.redrive.origin import (
 from sahool_dlq.redrive.source import OwnCopyError, as_stored
 from sahool_dlq.settings import Settings
 
-__all__ = ["AT_ONCE", "PLACE", "Missing", "Place", "RawEvent", "RawEvents", "Source"]
+__all__ = [
+    "AT_ONCE",
+    "PLACE",
+    "Missing",
+    "Place",
+    "RawEvent",
+    "RawEvents",
+    "Source",
+    "stored_event",
+]
 
 Source = Literal["stream", "dead_letter"]
 """The events' stream, or the dead letter's own copy."""
@@ -87,6 +96,21 @@ class Missing:
     reason: str
 
 
+async def stored_event(client: Client, place: Place) -> StoredMessage | None:
+    """The event of a failure in its stream; None if it is no longer there.
+
+    Raises as `stored_message` does.
+    """
+    stream, sequence, consumer = place.stream, place.sequence, place.consumer
+    if not stream or not sequence or not consumer or not is_name(stream):
+        return None
+    stored = await stored_message(client, stream, sequence)
+    if stored is None:
+        return None
+    found = ids.failure_id(stream, sequence, stored.timestamp_ns, consumer)
+    return stored if found == place.failure_id else None
+
+
 class RawEvents:
     """Reads events, with the rights of a connection to NATS and of one to PostgreSQL."""
 
@@ -125,17 +149,11 @@ class RawEvents:
             ) from error
 
     async def _in_stream(self, place: Place) -> RawEvent | None:
-        stream, sequence, consumer = place.stream, place.sequence, place.consumer
-        if not stream or not sequence or not consumer or not is_name(stream):
-            return None
         try:
-            stored = await stored_message(self._client, stream, sequence)
+            stored = await stored_event(self._client, place)
         except (APIError, NotPermittedError):  # its dead letter says more
             return None
         if stored is None:
-            return None
-        found = ids.failure_id(stream, sequence, stored.timestamp_ns, consumer)
-        if found != place.failure_id:
             return None
         return RawEvent(
             place.failure_id,
@@ -143,8 +161,8 @@ class RawEvents:
             stored.data,
             stored.headers,
             "stream",
-            stream=stream,
-            sequence=sequence,
+            stream=place.stream,
+            sequence=stored.sequence,
             published_at=time_of_ns(stored.timestamp_ns),
         )
 

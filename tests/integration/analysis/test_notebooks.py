@@ -29,6 +29,7 @@ CHARTS = {
     "redrive_outcomes": 1,
     "resolution_times": 4,
     "service_health": 2,
+    "why_these": 2,
 }
 
 
@@ -57,6 +58,9 @@ def test_every_notebook_runs_and_draws_its_charts(
     said = "".join(out.get("text", "") for out in books["one_group"].cells[1]["outputs"])
     assert re.search(r"[\d,]+ failures in irrigation, 0 of them open", said)
     assert "It came with 2.7.0 of irrigation" in said
+    why = "".join(out.get("text", "") for out in books["why_these"].cells[3]["outputs"])
+    assert re.search(r"`data.unit` = acre in \d+ % of the failing, .* since 2026-03-04", why)
+    assert "`data.items[].price` is missing in" in why
     told = "".join(
         out.get("text", "") for cell in books["incidents"].cells for out in cell.get("outputs", [])
     )

@@ -26,6 +26,7 @@ from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.group_changes import Mute
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import (
+    ComparisonError,
     DLQError,
     FencedError,
     NotPermittedError,
@@ -43,6 +44,7 @@ from sahool_dlq.jetstream.connection import connect_service
 from sahool_dlq.jetstream.permissions import check_heard
 from sahool_dlq.jetstream.stored import stored_message
 from sahool_dlq.jobs.adoption import adopt
+from sahool_dlq.jobs.contract import contract_of
 from sahool_dlq.jobs.decisions import audit_trail, decide
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.groups import GroupEdit, change_group
@@ -52,6 +54,7 @@ from sahool_dlq.jobs.replay import plan_replay
 from sahool_dlq.jobs.status import platform_status
 from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.jobs.watch import monitor_config
+from sahool_dlq.jobs.why import why_these
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.publish.outcomes import OutcomeFollower
@@ -370,6 +373,12 @@ async def _reads_raw_events(roles: Roles) -> None:
         " AND root_failure_id IS NULL",
     )
     [(failure, sequence)] = rows
+    # What is shown of them is redacted: that needs no right to payloads.
+    analyst = roles.settings("reader", "analyst")
+    [compared] = (await why_these(analyst, Selection(failure_ids=(failure,)))).consumers
+    assert (compared.lost, len(compared.events[0])) == (0, 1)
+    with pytest.raises(ComparisonError, match="has handled only"):
+        await contract_of(analyst, compared.events[0][0].subject)
     event = await raw_event(reader, failure, actor="t")
     assert (event.source, len(event.body) > LARGE) == ("stream", True)
     async with roles.client("operator") as client:

@@ -12,7 +12,9 @@ from sahool_dlq.analysis.report import charts, incidents
 from sahool_dlq.analysis.report.drawing import draw
 from sahool_dlq.analysis.report.sections import printable_frames
 from sahool_dlq.analysis.report.theme import DARK, LIGHT, NOTEBOOK, PHONE, WIDE, Look, as_svgs
+from sahool_dlq.analysis.why.compare import compare
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, readable
+from sahool_dlq.simulation.planted import planted_sample
 
 END = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
@@ -354,3 +356,23 @@ def test_trends_have_a_row_for_each_group() -> None:
     rows = [row for row in drawn(charts.group_trends(frame)) if "top" in row]
     assert {row["label"] for row in rows} == {"a  (5)", "b  (0)"}
     assert all(row["top"] >= row["base"] for row in rows)
+
+
+def test_a_difference_is_shown_by_its_shares_and_over_time() -> None:
+    sample = planted_sample(1, "missing in an array", since=timedelta(days=2.7))
+    comparison = compare(*sample)
+    [difference] = comparison.differences
+    rows = {
+        row["where"]: row for row in drawn(charts.difference_shares(comparison)) if "where" in row
+    }
+    assert rows["failing"]["what"] == "`data.items[].price` is missing"
+    assert rows["failing"]["part"] == difference.share_of_failing
+    assert rows["succeeding"]["part"] == difference.share_of_succeeding
+    every = drawn(charts.difference_times(difference, *sample))
+    counts: dict[str, int] = {}
+    for row in (row for row in every if "kind" in row):
+        counts[row["kind"]] = counts.get(row["kind"], 0) + row["count"]
+    assert counts["failing, and meets it"] == difference.failing
+    assert sum(counts.values()) == len(sample.failing) + len(sample.succeeding)
+    assert [row["since"] for row in every if "since" in row] != []
+    assert drawn(charts.difference_shares(compare([], []))) == []

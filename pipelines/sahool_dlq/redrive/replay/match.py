@@ -7,17 +7,20 @@ stored there.
 from collections.abc import Sequence
 from typing import Any
 
+import polars as pl
 from psycopg import Connection
 
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.envelope.columns import decode_all
 from sahool_dlq.deadletter.envelope.encode import encode_dead_letter
+from sahool_dlq.deadletter.envelope.exact import BUILT_IN
 from sahool_dlq.deadletter.message import LogMessage, time_of_ns
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.events.failure import event_fields, parse_body
 from sahool_dlq.jetstream.pull import Delivery
 from sahool_dlq.jetstream.stored import StoredMessage
 
-__all__ = ["matching"]
+__all__ = ["matching", "redacted_letters"]
 
 _TEXTS = (
     *("original_subject", "event_type", "event_id", "source_service"),
@@ -37,8 +40,7 @@ def matching(
     condition: tuple[str, list[Any]],
 ) -> list[StoredMessage]:
     """The events that meet a condition of `compile_where`, in their order."""
-    letters = [_letter(number, event) for number, event in enumerate(events, 1)]
-    frame = redactor.redact_frame(decode_all(letters, "", ""))
+    frame = redacted_letters(redactor, events)
     columns = [frame[name].to_list() for name in ("dlq_sequence", *_TEXTS, *_JSON)]
     sql, values = condition
     rows = connection.execute(
@@ -46,6 +48,17 @@ def matching(
         [*columns, *values],
     )
     return [events[number - 1] for (number,) in rows]
+
+
+def redacted_letters(
+    redactor: Redactor, events: Sequence[StoredMessage], decoders: Decoders = BUILT_IN
+) -> pl.DataFrame:
+    """LETTER_SCHEMA: what a drain would store of dead letters of these events, in their order.
+
+    `dlq_sequence` counts them from 1.
+    """
+    letters = [_letter(number, event) for number, event in enumerate(events, 1)]
+    return redactor.redact_frame(decode_all(letters, "", "", decoders))
 
 
 def _letter(number: int, event: StoredMessage) -> LogMessage:

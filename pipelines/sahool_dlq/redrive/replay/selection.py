@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerInfo, RetentionPolicy
+from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
 from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.errors import RedriveError, SelectionError, UnknownNameError
 from sahool_dlq.jetstream.consumers import parts_of
+from sahool_dlq.jetstream.handled import keeps_handled
 from sahool_dlq.jetstream.incoming import stream_names
 from sahool_dlq.redrive.choose.selection import Selection, moment, subject_pattern
 from sahool_dlq.redrive.choose.where import COLUMNS, compile_where
@@ -131,7 +132,7 @@ async def find_consumer(js: JetStreamContext, name: str, events_stream: str) -> 
         ways = " or ".join(f"{each.stream_name}/{each.name}" for each in found)
         raise SelectionError(f"Several streams have a consumer {name}: write {ways}.")
     config = (await js.stream_info(found[0].stream_name)).config
-    if config.retention not in (None, RetentionPolicy.LIMITS):
+    if not keeps_handled(config):
         raise RedriveError(
             f"{config.name} deletes the events that were handled ({config.retention}), so none can"
             " be replayed."

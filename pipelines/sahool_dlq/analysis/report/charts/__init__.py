@@ -9,6 +9,7 @@ from sahool_dlq.analysis.report.charts.cases import (
     redrive_outcomes,
     survival,
 )
+from sahool_dlq.analysis.report.charts.differences import difference_shares, difference_times
 from sahool_dlq.analysis.report.charts.failures import (
     contributors,
     failures_by_type,
@@ -23,6 +24,8 @@ from sahool_dlq.analysis.report.charts.incidents import all_incidents, incident
 __all__ = [
     "all_incidents",
     "contributors",
+    "difference_shares",
+    "difference_times",
     "failures_by_type",
     "group_trends",
     "health_parts",

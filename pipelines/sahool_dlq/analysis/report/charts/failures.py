@@ -31,6 +31,7 @@ __all__ = [
     "hour_of_week",
     "open_failures",
     "service_heat_map",
+    "shares_apart",
     "timeline",
 ]
 
@@ -275,17 +276,23 @@ def contributors(
             )
         )
     )
-    names = rows["what"].to_list()
     here, elsewhere = (
         (subject, "the week before")
         if subject == "last 24 hours"
         else ("this group", "other groups")
     )
-    y = row_axis("what", names)
     shares = rows.select(
         "what", pl.col("share").alias(here), pl.col("baseline_share").alias(elsewhere)
     )
-    long = shares.unpivot([here, elsewhere], index="what", variable_name="where", value_name="part")
+    return shares_apart(shares, "Share of the failures that have this", look)
+
+
+def shares_apart(shares: pl.DataFrame, title: str, look: Look) -> Any:
+    """Two shares of each of `what`, joined by a line; the other columns have their names."""
+    what, here, elsewhere = shares.columns
+    names = shares[what].to_list()
+    y = row_axis(what, names)
+    long = shares.unpivot([here, elsewhere], index=what, variable_name="where", value_name="part")
     colours = alt.Scale(domain=[here, elsewhere], range=[look["red"], look["grey"]])
     x = alt.X(
         "part:Q",
@@ -293,8 +300,9 @@ def contributors(
         scale=alt.Scale(domain=[0, 1]),
         axis=alt.Axis(format="%", tickCount=4),
     )
+    ends = shares.select(what, share=here, baseline_share=elsewhere)
     bars = (
-        alt.Chart(rows.select("what", "share", "baseline_share"), height=max(26 * len(names), 26))
+        alt.Chart(ends, height=max(26 * len(names), 26))
         .mark_rule(color=look["grey"], strokeWidth=2)
         .encode(x="share:Q", x2="baseline_share:Q", y=y)
     )
@@ -305,7 +313,7 @@ def contributors(
         .mark_circle(size=110, opacity=1)
         .encode(x=x, y=y, color=alt.Color("where:N", scale=colours, legend=legend))
     )
-    return styled(bars + dots, look, "Share of the failures that have this")
+    return styled(bars + dots, look, title)
 
 
 def _types(frame: pl.DataFrame, count: str, look: Look) -> tuple[list[str], list[str]]:
