@@ -26,6 +26,7 @@ CASES = [
     ("groups", "drain", "analyst"),
     ("incidents", "drain", "analyst"),
     ("show {0}", "drain", "analyst"),
+    ("why {group}", "reader", "analyst"),
     ("get {0} --raw --reason test", "reader", "reader"),
     ("export {0} --raw --reason test --output {home}/raw.jsonl", "reader", "reader"),
     ("export {0} --output {home}/masked.jsonl", "drain", "analyst"),
@@ -66,8 +67,13 @@ ELSEWHERE = {
     "exporter": "test_roles_in_kubernetes.py",
     "import": "test_imports.py: the other stream needs rights of its own",
     "incident": "reads what incidents reads",
+    "contract": "reads what why reads",
     "deploy": "asks Prefect only",
-    **dict.fromkeys(("nats-permissions", "fingerprint", "completion", "simulate", "tables"), ""),
+    "serve": "test_serve.py; it does what other verbs do",
+    "mcp": "test_mcp.py; it does what other verbs do",
+    **dict.fromkeys(
+        ("tokens", "nats-permissions", "fingerprint", "completion", "simulate", "tables"), ""
+    ),
 }
 
 
