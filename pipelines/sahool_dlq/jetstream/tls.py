@@ -94,7 +94,9 @@ class EncryptingClient(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None and writer.get_extra_info("ssl_object") is not None:
             # nats-py does not say so, and asyncio then logs a warning when the connection ends.
-            writer.transport.get_protocol()._over_ssl = True  # noqa: SLF001
+            protocol = writer.transport.get_protocol()
+            if protocol is not None:  # else the connection has ended already
+                protocol._over_ssl = True  # noqa: SLF001
         return super()._connect_command()
 
     async def _process_connect_init(self) -> None:

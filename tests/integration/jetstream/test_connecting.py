@@ -283,6 +283,29 @@ async def test_tls_first_is_named_even_if_the_server_spoke_before_the_handshake_
             await connect_service(access, name="t", timeout_seconds=5, reconnect_time_wait=0.2)
 
 
+async def test_a_refused_certificate_is_named_even_if_the_connection_ended_before_the_login(
+    secured: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With TLS 1.3 the client's handshake is over before the server looks at its certificate."""
+    encrypt = TcpTransport.connect_tls
+
+    async def ended(transport: Any, *handshake: Any) -> None:
+        await encrypt(transport, *handshake)
+        async with asyncio.timeout(20):
+            while transport._io_writer.transport.get_protocol() is not None:
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(TcpTransport, "connect_tls", ended)
+    config, said = faulty(secured, "expired certificate")
+    with Unasked(tmp_path / "server", config) as server:
+        access = access_by(server.url, said)
+        with pytest.raises(ServerUnavailableError, match=FAULTS["expired certificate"]):
+            async with connected(access):
+                pass
+        with pytest.raises(ServerUnavailableError, match=FAULTS["expired certificate"]):
+            await connect_service(access, name="t", timeout_seconds=5, reconnect_time_wait=0.2)
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
