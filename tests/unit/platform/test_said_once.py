@@ -1,6 +1,7 @@
 """Facts that are defined in one place, from which all others take them."""
 
 import re
+from collections import Counter
 
 import pytest
 
@@ -60,3 +61,13 @@ def test_a_fact_is_said_where_it_is_made_and_nowhere_else(fact: str) -> None:
         if re.search(pattern, " ".join(file.read_text().split()), re.IGNORECASE)
     }
     assert found == places
+
+
+def test_each_test_file_has_a_name_of_its_own() -> None:
+    """pytest imports them by name alone, and collects the second one not at all."""
+    names = Counter(
+        file.name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        if "node_modules" not in file.parts
+    )
+    assert [name for name, count in names.items() if count > 1] == []
