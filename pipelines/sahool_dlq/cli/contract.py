@@ -4,7 +4,7 @@ import asyncio
 
 import click
 
-from sahool_dlq.cli.output import console, errors, print_table, safe, spinner
+from sahool_dlq.cli.output import console, errors, print_table, safe, spinner, warn_undrained
 from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.jobs.contract import MOST_READ, Breach, ContractReport, contract_of
 from sahool_dlq.settings import Settings
@@ -95,12 +95,7 @@ def _show(report: ContractReport) -> None:
             " events.[/yellow]",
             soft_wrap=True,
         )
-    if report.undrained:
-        errors.print(
-            f"[yellow]{report.undrained:,} messages of the log are not drained yet: some of the"
-            " successes may be failures. Run `dlq drain`.[/yellow]",
-            soft_wrap=True,
-        )
+    warn_undrained(report.undrained)
 
 
 def _first(breach: Breach) -> str:

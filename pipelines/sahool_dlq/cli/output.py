@@ -147,3 +147,13 @@ def log_plainly() -> None:
     """Show the warnings of the library so, but not those of channels, which verbs tell of."""
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
     logging.getLogger("apprise").setLevel(logging.CRITICAL)
+
+
+def warn_undrained(count: int) -> None:
+    """Say that some of the events that are taken for successes may be failures."""
+    if count:
+        errors.print(
+            f"[yellow]{count:,} messages of the log are not drained yet: some of the"
+            " successes may be failures. Run `dlq drain`.[/yellow]",
+            soft_wrap=True,
+        )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import click
 
-from sahool_dlq.cli.output import console, errors, progress, safe
+from sahool_dlq.cli.output import console, errors, progress, safe, warn_undrained
 from sahool_dlq.cli.selecting import selecting
 from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.deadletter.ids import is_uuid
@@ -60,12 +60,7 @@ def _show(report: WhyReport) -> None:
             " stream and consumer are not known.[/yellow]",
             soft_wrap=True,
         )
-    if report.undrained:
-        errors.print(
-            f"[yellow]{report.undrained:,} messages of the log are not drained yet: some of the"
-            " successes may be failures. Run `dlq drain`.[/yellow]",
-            soft_wrap=True,
-        )
+    warn_undrained(report.undrained)
 
 
 def _show_consumer(each: ConsumerReport) -> None:

@@ -33,6 +33,7 @@ __all__ = ["SAMPLE", "ConsumerReport", "WhyReport", "why_these"]
 SAMPLE = 500
 """Default number of events that succeeded, of each consumer."""
 _MOST_CONSUMERS = 5
+_LEAST_KNOWN = 0.9  # share of the events whose consumer version is known
 _LEAST_AROUND = 20
 """Sequences around the failures from which successes come, as a multiple of the sample."""
 
@@ -180,9 +181,6 @@ class _Reading:
         if all(_known_share(each) >= _LEAST_KNOWN for each in (bad, good)):
             return bad, good
         return list(failing), list(succeeding)
-
-
-_LEAST_KNOWN = 0.9
 
 
 def _known_share(events: Sequence[Observation]) -> float:

@@ -40,7 +40,7 @@ _PATH = re.compile(r"[/\\]|\.(?:py|rb|php|rs|erl|exs?)$")
 _EXTENSION = re.compile(r"\.(?:pyc?|[cm]?[jt]sx?|rb|php|rs|erl|exs?)$")
 
 
-PATHS = lru_cache(maxsize=20_000)
+per_path = lru_cache(maxsize=20_000)
 """Remembers what is computed of a path: traces that differ share most paths."""
 
 
@@ -156,19 +156,19 @@ def _module(frame: Frame, shared: int) -> str:
     return ".".join(_parts(frame.place)[shared:][-2:])
 
 
-@PATHS
+@per_path
 def _is_path(place: str) -> bool:
     return _PATH.search(place) is not None
 
 
-@PATHS
+@per_path
 def _library_root(place: str) -> int:
     """Where the path below the folder of installed packages begins; 0 if it is not in there."""
     root = _LIBRARY_ROOT.match(place)
     return root.end() if root else 0
 
 
-@PATHS
+@per_path
 def _parts(place: str) -> tuple[str, ...]:
     parts = [part for part in re.split(r"[/\\]+", place) if part]
     if parts:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from sahool_dlq.deadletter.fingerprint.traces.frames import (
     INDENT,
     LIBRARY_FOLDER,
-    PATHS,
     Frame,
     Language,
     Link,
+    per_path,
 )
 
 __all__ = ["LIBRARY_PATH", "NAME", "PYTHON"]
@@ -43,7 +43,7 @@ def _links(lines: Sequence[str]) -> list[Link]:
         elif line.startswith("raise "):
             is_raised_here |= open_link
         elif line.endswith("Traceback (most recent call last)"):
-            _end(links, is_raised_here=is_raised_here)
+            _note_raise(links, is_raised_here=is_raised_here)
             links.append(Link(None, [], is_context=is_context))
             open_link, is_context, is_raised_here = True, False, False
         elif line.startswith(_CONTEXT):
@@ -57,16 +57,16 @@ def _links(lines: Sequence[str]) -> list[Link]:
             links[-1] = links[-1]._replace(name=name[0])
             open_link = False
             if name[0].endswith("ExceptionGroup"):
-                _end(links, is_raised_here=is_raised_here)
+                _note_raise(links, is_raised_here=is_raised_here)
                 group.append(links.pop())
                 is_raised_here = False
-    _end(links, is_raised_here=is_raised_here)
+    _note_raise(links, is_raised_here=is_raised_here)
     for link in (*links, *group):
         link.frames.reverse()  # nearest to the exception first
     return links + group[::-1]
 
 
-def _end(links: list[Link], *, is_raised_here: bool) -> None:
+def _note_raise(links: list[Link], *, is_raised_here: bool) -> None:
     if is_raised_here and links:
         links[-1] = links[-1]._replace(is_raised_here=True)
 
@@ -85,7 +85,7 @@ def _frame(line: str) -> Frame | None:
     return Frame(path, function, not (_is_library(path) or _is_compiled(path, function)))
 
 
-@PATHS
+@per_path
 def _is_library(path: str) -> bool:
     return LIBRARY_PATH.search(path) is not None
 
